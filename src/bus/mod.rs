@@ -1,0 +1,127 @@
+//! Bus: carries Events in one total order, durably.
+
+pub mod embedded;
+
+use std::future::Future;
+
+use futures_util::Stream;
+
+use crate::{
+    event::{Batch, Delivery},
+    position::{Checkpoint, Position},
+};
+
+/// What the bus holds at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Head {
+    /// The last event's position; offset 0 where there has been none.
+    pub position: Position,
+    /// The first offset still retained; `position.offset + 1` where nothing is.
+    pub first: u64,
+    /// How far the active source has been read into the bus.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// Deliveries read together, and what was known when they were read.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// In order and without a hole; possibly none.
+    pub deliveries: Vec<Delivery>,
+    /// The head, if these deliveries reach it: everything up to its checkpoint has been seen.
+    pub head: Option<Head>,
+}
+
+/// What became of a published batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Published {
+    /// The position of the last event stored, or of the first copy of a single repeated event.
+    pub position: Position,
+    /// How many events were new.
+    pub stored: usize,
+}
+
+/// Why a batch was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// An event is over [`crate::event::MAX_EVENT_BYTES`]. Nothing was stored; retrying cannot help.
+    #[error("an event of {bytes} bytes is too large for the bus")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// The outcome is unknown. Retry with the same batch.
+    #[error("the bus cannot store: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a stretch of the bus cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The position belongs to another history.
+    #[error("the bus holds another epoch")]
+    Epoch,
+    /// What follows the position is not retained any more.
+    #[error("the events are no longer retained")]
+    Trimmed,
+    /// The position is beyond the head: the bus has gone back.
+    #[error("the position is beyond the head")]
+    Ahead,
+    /// The bus cannot be reached now. Try again.
+    #[error("the bus cannot be read: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// One total order of events, kept for a window of time and size.
+///
+/// *Order*: offsets grow by one per event within an epoch; every reader sees the same order.
+/// *Duplicates*: a batch whose checkpoint is not after the stored one stores nothing, and neither
+/// does an application's event whose id was stored within the duplicate window (2 minutes).
+/// *Durability*: what [`Bus::publish`] returned for survives the process and the machine.
+/// *Epoch*: a batch whose checkpoint names another `source` begins a new epoch.
+pub trait Bus: Clone + Send + Sync + 'static {
+    /// Stores a batch, all of it or nothing, and waits until it is durable.
+    ///
+    /// # Errors
+    /// See [`PublishError`]; after `Unavailable` retry the same batch, which cannot store it twice.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: after a drop the outcome is unknown, as after `Unavailable`.
+    fn publish(
+        &self,
+        batch: Batch,
+    ) -> impl Future<Output = Result<Published, PublishError>> + Send;
+
+    /// Follows the bus from just after `from`, for ever.
+    ///
+    /// A chunk of another epoch than `from`'s begins with that epoch's first retained event.
+    /// An error is not the end: the stream goes on where it stood once the bus can be read.
+    ///
+    /// # Cancel safety
+    /// Dropping the stream ends the subscription; polling it is cancel safe.
+    fn subscribe(
+        &self,
+        from: Position,
+    ) -> impl Stream<Item = Result<Chunk, ReadError>> + Send + Unpin + 'static;
+
+    /// Reads at most `limit` events just after `after`; none where `after` is the head.
+    ///
+    /// # Errors
+    /// See [`ReadError`]: a stretch is whole or refused, never shortened at its beginning.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is consumed.
+    fn read(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Delivery>, ReadError>> + Send;
+
+    /// What the bus holds now.
+    ///
+    /// # Errors
+    /// [`ReadError::Unavailable`] only.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    fn head(&self) -> impl Future<Output = Result<Head, ReadError>> + Send;
+}

@@ -1,0 +1,224 @@
+//! The catalogue of errors and closes: what each means, and what the client does next.
+
+use serde::Deserialize;
+
+use super::Rid;
+
+/// The language of `msg` texts. Slugs and codes are the same in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    /// Chinese, the tutorial's.
+    #[default]
+    Zh,
+    /// English.
+    En,
+}
+
+/// Why a request got no reply. The socket stays open and in the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// Not a JSON object. Mend the client; the eleventh in a minute closes the socket.
+    BadJson,
+    /// A parameter is wrong. Mend the client.
+    BadParam,
+    /// An origin or a permission is missing.
+    Forbidden,
+    /// No topic has this name.
+    UnknownType,
+    /// There is nothing at this path.
+    NotFound,
+    /// This path takes another method.
+    MethodNotAllowed,
+    /// The body is over 64 KiB.
+    PayloadTooLarge,
+    /// The body must be `application/json`.
+    UnsupportedMediaType,
+    /// Too many queries at once. Ask again after `retry_after_ms`.
+    TooManyRequests,
+    /// A fault of ours. Report it.
+    Internal,
+    /// The database cannot be read now. Ask again later; broadcasting goes on.
+    DbUnavailable,
+    /// The bus cannot store now. Publish again later, with the same `id`.
+    BusUnavailable,
+    /// The query took too long. Ask for less.
+    QueryTimeout,
+}
+
+/// An error with what only the place where it happened knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What happened.
+    pub code: ErrorCode,
+    /// Which of our own parameters is concerned; never the client's text.
+    pub detail: Option<&'static str>,
+    /// When asking again makes sense.
+    pub retry_after_ms: Option<u32>,
+    /// The request's id, where it could be read.
+    pub rid: Option<Rid>,
+}
+
+/// Why the server closes a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The client asked for it.
+    Normal,
+    /// The server process restarts.
+    Restart,
+    /// The server has no room. Come back later.
+    Overloaded,
+    /// A frame breaks RFC 6455.
+    ProtocolError,
+    /// Text is expected, bytes came.
+    Binary,
+    /// The text is not UTF-8.
+    NotUtf8,
+    /// The message is over 64 KiB.
+    TooBig,
+    /// The client did not read for too long; its cursor stays valid.
+    TooSlow,
+    /// More than ten malformed frames in a minute.
+    Malformed,
+    /// No hello in time.
+    Unauthorized,
+    /// This origin may not connect.
+    Forbidden,
+    /// A ping was not answered.
+    NoPong,
+}
+
+// === impl ErrorCode ===
+
+impl ErrorCode {
+    /// The number that goes with it, an HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadJson | Self::BadParam => 400,
+            Self::Forbidden => 403,
+            Self::UnknownType | Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::PayloadTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::TooManyRequests => 429,
+            Self::Internal => 500,
+            Self::DbUnavailable | Self::BusUnavailable => 503,
+            Self::QueryTimeout => 504,
+        }
+    }
+
+    /// The stable name that programs tell errors apart by.
+    pub fn slug(self) -> &'static str {
+        match self {
+            Self::BadJson => "bad_json",
+            Self::BadParam => "bad_param",
+            Self::Forbidden => "forbidden",
+            Self::UnknownType => "unknown_type",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::TooManyRequests => "too_many_requests",
+            Self::Internal => "internal",
+            Self::DbUnavailable => "db_unavailable",
+            Self::BusUnavailable => "bus_unavailable",
+            Self::QueryTimeout => "query_timeout",
+        }
+    }
+
+    /// The text for a person. `bad_json`'s Chinese one is the tutorial's.
+    pub fn message(self, language: Language) -> &'static str {
+        let (zh, en) = match self {
+            Self::BadJson => ("传递的数据有问题", "the message is not a JSON object"),
+            Self::BadParam => ("参数有误", "a parameter is wrong"),
+            Self::Forbidden => ("没有权限", "not allowed"),
+            Self::UnknownType => ("未知的数据类型", "no topic has this type"),
+            Self::NotFound => ("没有这个地址", "there is nothing at this path"),
+            Self::MethodNotAllowed => ("请求方法不对", "this path takes another method"),
+            Self::PayloadTooLarge => ("内容过大,最多 64 KiB", "the body is over 64 KiB"),
+            Self::UnsupportedMediaType => {
+                ("请求体必须是 application/json", "the body must be application/json")
+            }
+            Self::TooManyRequests => ("请求过于频繁,请稍后再试", "too many queries, ask again later"),
+            Self::Internal => ("服务器内部错误", "an internal error"),
+            Self::DbUnavailable => ("数据库暂时不可用", "the database cannot be read now"),
+            Self::BusUnavailable => ("消息总线暂时不可用", "the bus cannot store now"),
+            Self::QueryTimeout => ("查询超时", "the query took too long"),
+        };
+        match language {
+            Language::Zh => zh,
+            Language::En => en,
+        }
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// A failure of that kind, with nothing more to say.
+    pub fn new(code: ErrorCode) -> Self {
+        Self { code, detail: None, retry_after_ms: None, rid: None }
+    }
+
+    /// A wrong parameter, and what is allowed.
+    pub fn param(detail: &'static str) -> Self {
+        Self { detail: Some(detail), ..Self::new(ErrorCode::BadParam) }
+    }
+
+    /// The same failure as the answer to a request.
+    pub fn to(mut self, rid: Option<Rid>) -> Self {
+        self.rid = rid;
+        self
+    }
+}
+
+impl From<ErrorCode> for Failure {
+    fn from(code: ErrorCode) -> Self {
+        Self::new(code)
+    }
+}
+
+// === impl CloseReason ===
+
+impl CloseReason {
+    /// The close code (RFC 6455 §7.4; 4000–4999 are ours).
+    pub fn code(self) -> u16 {
+        match self {
+            Self::Normal => 1000,
+            Self::ProtocolError => 1002,
+            Self::Binary => 1003,
+            Self::NotUtf8 => 1007,
+            Self::TooBig => 1009,
+            Self::Restart => 1012,
+            Self::Overloaded => 1013,
+            Self::TooSlow => 4008,
+            Self::Malformed => 4400,
+            Self::Unauthorized => 4401,
+            Self::Forbidden => 4403,
+            Self::NoPong => 4408,
+        }
+    }
+
+    /// The reason sent beside the code, at most 123 bytes.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Normal => "bye",
+            Self::ProtocolError => "a frame breaks the WebSocket protocol",
+            Self::Binary => "send text, not bytes",
+            Self::NotUtf8 => "the text is not UTF-8",
+            Self::TooBig => "a message may have 65536 bytes",
+            Self::Restart => "restarting: reconnect with your cursor",
+            Self::Overloaded => "no room: reconnect later",
+            Self::TooSlow => "too slow: reconnect with your cursor",
+            Self::Malformed => "more than ten malformed frames in a minute",
+            Self::Unauthorized => "no sys:hello in time",
+            Self::Forbidden => "this origin may not connect",
+            Self::NoPong => "no pong: reconnect with your cursor",
+        }
+    }
+
+    /// Whether the same client may come back, unchanged, with its cursor.
+    pub fn may_reconnect(self) -> bool {
+        matches!(self, Self::Restart | Self::Overloaded | Self::TooSlow | Self::NoPong)
+    }
+}

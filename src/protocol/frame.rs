@@ -1,0 +1,235 @@
+//! What the server sends. Every function returns one complete text frame.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Failure, Language, Rid};
+use crate::{
+    event::{Body, Delivery, Op},
+    position::Position,
+    row::Rows,
+};
+
+/// Why a client cannot be brought up to date event by event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ResetReason {
+    /// Its cursor is older than what is retained.
+    Trimmed,
+    /// Its cursor belongs to another history.
+    Epoch,
+    /// Its cursor is beyond the head: it was given out by something that has gone back.
+    Ahead,
+    /// It fell behind while it was connected, and what it missed is not retained.
+    Lagged,
+}
+
+/// The `page` member of a reply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Page {
+    /// From 1; null after a keyset continuation.
+    pub number: Option<u32>,
+    /// Rows that a page holds.
+    pub size: u32,
+    /// Rows of the whole list.
+    pub total: u64,
+    /// The `after` of the next page; null at the end.
+    pub next: Option<String>,
+}
+
+impl ResetReason {
+    /// The word on the wire, and the metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trimmed => "trimmed",
+            Self::Epoch => "epoch",
+            Self::Ahead => "ahead",
+            Self::Lagged => "lagged",
+        }
+    }
+}
+
+/// An event as clients see it; `None` for one that only gateways need ([`Op::Touch`]).
+pub fn event(delivery: &Delivery) -> Option<String> {
+    let event = &delivery.event;
+    let mut out = String::with_capacity(256);
+    write!(out, "{{\"type\":\"{}\"", event.topic).expect(MEMORY);
+    match &event.body {
+        Body::Change { data, .. } => {
+            if data.op == Op::Touch {
+                return None;
+            }
+            write!(out, ",\"op\":{}", json!(data.op)).expect(MEMORY);
+            if let Some(key) = &data.key {
+                write!(out, ",\"key\":{key}").expect(MEMORY);
+            }
+            if let Some(key) = &data.old_key {
+                write!(out, ",\"old_key\":{key}").expect(MEMORY);
+            }
+            let row = data.row.as_ref().map_or("null", |row| row.get());
+            write!(out, ",\"data\":{row}").expect(MEMORY);
+            if data.too_large {
+                out.push_str(",\"too_large\":true");
+            }
+        }
+        Body::Application(data) => write!(out, ",\"op\":\"event\",\"data\":{data}").expect(MEMORY),
+    }
+    if let Some(tx) = &event.tx {
+        write!(out, ",\"tx\":\"{tx}\"").expect(MEMORY);
+    }
+    write!(out, ",\"cursor\":\"{}\",\"ts\":{}}}", delivery.position, event.at_ms).expect(MEMORY);
+    Some(out)
+}
+
+const MEMORY: &str = "writing to memory cannot fail";
+
+/// The reply to a direct query: one frame, or several parts of at most `part_bytes` of rows.
+///
+/// All parts carry the same `cursor`. `page` is none for one row and for the whole view;
+/// `parted` replies say which part they are even when there is one only.
+pub fn reply(
+    topic: &str,
+    rid: Option<&Rid>,
+    rows: &Rows,
+    page: Option<&Page>,
+    cursor: Option<&Position>,
+    (exact, part_bytes): (bool, Option<usize>),
+) -> Vec<String> {
+    let parts = match part_bytes {
+        Some(bytes) => rows.parts(bytes),
+        None => std::iter::once(0..rows.len()).collect(),
+    };
+    let count = parts.len();
+    let mut frames = Vec::with_capacity(count);
+    for (index, range) in parts.into_iter().enumerate() {
+        let mut out = open_reply(topic, rid);
+        rows.write_array(&mut out, range);
+        if let Some(cursor) = cursor {
+            member(&mut out, "cursor", &cursor.to_string());
+        }
+        if let Some(page) = page {
+            member(&mut out, "page", page);
+        }
+        if part_bytes.is_some() {
+            member(&mut out, "part", &(index + 1));
+            member(&mut out, "last", &(index + 1 == count));
+        }
+        if !exact {
+            member(&mut out, "exact", &false);
+        }
+        frames.push(close_object(out));
+    }
+    frames
+}
+
+/// The page of a page topic, pushed after a burst of changes.
+pub fn page_push(topic: &str, rows: &Rows, page: &Page, cursor: &Position, ts: i64) -> String {
+    let mut out = open_reply(topic, None);
+    rows.write_array(&mut out, 0..rows.len());
+    member(&mut out, "cursor", &cursor.to_string());
+    member(&mut out, "ts", &ts);
+    member(&mut out, "page", page);
+    close_object(out)
+}
+
+fn open_reply(topic: &str, rid: Option<&Rid>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(b"{\"type\":");
+    serde_json::to_writer(&mut out, topic).expect(MEMORY);
+    if let Some(rid) = rid {
+        member(&mut out, "rid", &rid.to_json());
+    }
+    member(&mut out, "op", "replace");
+    out.extend_from_slice(b",\"data\":");
+    out
+}
+
+fn member(out: &mut Vec<u8>, name: &str, value: &(impl Serialize + ?Sized)) {
+    out.push(b',');
+    serde_json::to_writer(&mut *out, name).expect(MEMORY);
+    out.push(b':');
+    serde_json::to_writer(&mut *out, value).expect(MEMORY);
+}
+
+fn close_object(mut out: Vec<u8>) -> String {
+    out.push(b'}');
+    String::from_utf8(out).expect("made of JSON texts only")
+}
+
+/// A session frame of `type`, with the request's id where it had one.
+fn session(name: &str, rid: Option<&Rid>, members: serde_json::Value) -> String {
+    let mut frame = serde_json::Map::new();
+    frame.insert("type".into(), name.into());
+    if let Some(rid) = rid {
+        frame.insert("rid".into(), rid.to_json());
+    }
+    if let serde_json::Value::Object(members) = members {
+        frame.extend(members);
+    }
+    serde_json::Value::Object(frame).to_string()
+}
+
+/// `sys:error`
+pub fn error(failure: &Failure, language: Language) -> String {
+    let mut members = json!({
+        "code": failure.code.status(),
+        "error": failure.code.slug(),
+        "msg": failure.code.message(language),
+    });
+    if let Some(detail) = failure.detail {
+        members["detail"] = detail.into();
+    }
+    if let Some(wait) = failure.retry_after_ms {
+        members["retry_after_ms"] = wait.into();
+    }
+    session("sys:error", failure.rid.as_ref(), members)
+}
+
+/// `sys:welcome`; `replay` is how many frames follow before `sys:caught_up`, at the most.
+pub fn welcome(
+    rid: Option<&Rid>,
+    cursor: &Position,
+    recovered: bool,
+    replay: u64,
+    (ping_ms, tick_ms): (u64, u64),
+) -> String {
+    let members = json!({
+        "cursor": cursor.to_string(), "recovered": recovered, "replay": replay,
+        "ping_ms": ping_ms, "tick_ms": tick_ms,
+    });
+    session("sys:welcome", rid, members)
+}
+
+/// `sys:ok`
+pub fn ok(rid: Option<&Rid>, cursor: &Position) -> String {
+    session("sys:ok", rid, json!({ "cursor": cursor.to_string() }))
+}
+
+/// `sys:caught_up`: the replay is over.
+pub fn caught_up(cursor: &Position) -> String {
+    session("sys:caught_up", None, json!({ "cursor": cursor.to_string() }))
+}
+
+/// `sys:tick`: nothing is missing up to here.
+pub fn tick(cursor: &Position) -> String {
+    session("sys:tick", None, json!({ "cursor": cursor.to_string() }))
+}
+
+/// `sys:reset`: query again, after a random wait within `after_ms`, and go on from `cursor`.
+pub fn reset(reason: ResetReason, cursor: &Position, after_ms: [u32; 2]) -> String {
+    let members = json!({
+        "reason": reason.as_str(), "cursor": cursor.to_string(), "after_ms": after_ms,
+    });
+    session("sys:reset", None, members)
+}
+
+/// `sys:drain`: this gateway stops soon; reconnect after a random wait within `after_ms`.
+pub fn drain(after_ms: [u32; 2]) -> String {
+    session("sys:drain", None, json!({ "after_ms": after_ms }))
+}
+
+/// `sys:pong`
+pub fn pong(rid: Option<&Rid>) -> String {
+    session("sys:pong", rid, json!({}))
+}

@@ -1,0 +1,30 @@
+//! The wire, version 1: everything that a client can send or see (docs/protocol.md).
+//! No other file spells a frame, an error or a close code.
+
+mod catalogue;
+mod frame;
+mod params;
+mod request;
+
+pub use catalogue::{CloseReason, ErrorCode, Failure, Language};
+pub use frame::{
+    Page, ResetReason, caught_up, drain, error, event, ok, page_push, pong, reply, reset, tick,
+    welcome,
+};
+pub use params::{After, Condition, Key, MAX_IN_LIST, Params, Select, Test, query_string};
+pub use request::{Hello, Request, Rid};
+
+/// The group that every socket of `/socket/all/` joins.
+pub const GROUP: &str = "chat_all_data";
+
+/// The most bytes of a message from a client.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// How the tutorial's echo answers; `%s` is the local time.
+pub const ECHO_PREFIX: &str = "我收到了,";
+
+/// The text on which the tutorial's echo closes the socket.
+pub const ECHO_CLOSE: &str = "close";
+
+/// What the tutorial's trigger views answer.
+pub const UPDATED: &str = "更新数据成功";

@@ -1,0 +1,71 @@
+//! Store: answers direct queries, and says exactly what the answer saw.
+
+pub mod demo;
+pub mod sqlite;
+
+use std::{future::Future, sync::Arc};
+
+use crate::{
+    position::Checkpoint,
+    protocol::{Page, Select},
+    row::Rows,
+    topic::{Table, Topic},
+};
+
+/// What one read saw: everything the source reports up to this checkpoint, and nothing after it.
+///
+/// None where the database is not captured, so that nothing can be said.
+pub type Horizon = Option<Checkpoint>;
+
+/// The rows of one read.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// What the read saw.
+    pub horizon: Horizon,
+    /// The rows, in the order asked for.
+    pub rows: Rows,
+    /// The page's place in the list; none for one row and for the whole view.
+    pub page: Option<Page>,
+}
+
+/// Why there is no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The request does not fit the topic; the text names the parameter, never its value.
+    #[error("{0}")]
+    BadParam(&'static str),
+    /// The read was stopped after the query timeout.
+    #[error("the query took too long")]
+    Timeout,
+    /// The database, or the topic's table as it is now, cannot be read.
+    #[error("the database cannot be read: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A database that direct queries are answered from.
+///
+/// Reads only. Every snapshot is one consistent read: rows, page and horizon belong together.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// Runs one read of a topic that has a view.
+    ///
+    /// # Errors
+    /// [`StoreError::BadParam`] is the asker's to mend, `Timeout` and `Unavailable` may pass.
+    /// The read never outlasts the configured timeout by more than a few milliseconds.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the read runs to its end unheeded, within its timeout.
+    fn snapshot(
+        &self,
+        topic: Arc<Topic>,
+        select: Select,
+    ) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
+
+    /// The topic's table as it is now.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], also where the table does not exist.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    fn describe(&self, topic: Arc<Topic>) -> impl Future<Output = Result<Table, StoreError>> + Send;
+}
