@@ -339,8 +339,13 @@ mod tests {
     fn the_tutorials_own_shape_is_an_event() {
         let text = r#"{"type":"all_patient_page_data","data":"更新数据了,个人信息"}"#;
         let event = Event::from_application(text, "fresh".into(), 5).unwrap();
-        assert_eq!((&*event.topic, &*event.id, event.at_ms), ("all_patient_page_data", "fresh", 5));
-        let Body::Application(data) = event.body else { panic!("an application's event") };
+        assert_eq!(
+            (&*event.topic, &*event.id, event.at_ms),
+            ("all_patient_page_data", "fresh", 5)
+        );
+        let Body::Application(data) = event.body else {
+            panic!("an application's event")
+        };
         assert_eq!(data.get(), "\"更新数据了,个人信息\"");
     }
 
@@ -352,6 +357,9 @@ mod tests {
         assert_eq!(bad("{}"), BadEvent::Member("type"));
         assert_eq!(bad(r#"{"type":5}"#), BadEvent::Member("type"));
         assert_eq!(bad(r#"{"type":"a","id":[]}"#), BadEvent::Member("id"));
-        assert_eq!(bad(r#"{"type":"a","specversion":"0.3"}"#), BadEvent::Member("specversion"));
+        assert_eq!(
+            bad(r#"{"type":"a","specversion":"0.3"}"#),
+            BadEvent::Member("specversion")
+        );
     }
 }

@@ -49,7 +49,11 @@ impl Epoch {
             && text
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        if valid { Ok(Self(text.into())) } else { Err(BadCursor) }
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            Err(BadCursor)
+        }
     }
 
     /// The epoch's text.
@@ -137,14 +141,20 @@ mod tests {
     fn a_cursor_has_one_spelling() {
         let position: Position = "k3:42".parse().unwrap();
         assert_eq!(position.to_string(), "k3:42");
-        for bad in ["", "k3", "k3:", ":4", "k3:+4", "k3:04", "K3:4", "k3:-1", "k3:4:5", "k 3:4"] {
+        for bad in [
+            "", "k3", "k3:", ":4", "k3:+4", "k3:04", "K3:4", "k3:-1", "k3:4:5", "k 3:4",
+        ] {
             assert_eq!(bad.parse::<Position>(), Err(BadCursor), "{bad:?}");
         }
     }
 
     #[test]
     fn checkpoints_of_two_sources_do_not_compare() {
-        let at = |source: &str, high| Checkpoint { source: source.into(), high, low: 0 };
+        let at = |source: &str, high| Checkpoint {
+            source: source.into(),
+            high,
+            low: 0,
+        };
         assert!(at("a", 5).covers(&at("a", 5)));
         assert!(!at("a", 4).covers(&at("a", 5)));
         assert!(!at("b", 9).covers(&at("a", 5)));

@@ -201,7 +201,10 @@ mod tests {
     #[test]
     fn nothing_is_rounded_in_silence() {
         assert_eq!(json(&Value::Integer(MAX_SAFE_INTEGER)), "9007199254740991");
-        assert_eq!(json(&Value::Integer(9_007_199_254_740_992)), "\"9007199254740992\"");
+        assert_eq!(
+            json(&Value::Integer(9_007_199_254_740_992)),
+            "\"9007199254740992\""
+        );
         assert_eq!(json(&Value::Integer(i64::MIN)), "\"-9223372036854775808\"");
         assert_eq!(json(&Value::Real(f64::NAN)), "\"NaN\"");
         assert_eq!(json(&Value::Real(f64::NEG_INFINITY)), "\"-Infinity\"");

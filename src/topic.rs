@@ -262,7 +262,10 @@ impl View {
             return bad("max_page_size", "1 to 100000 are allowed".into());
         }
         if !(1..=spec.max_page_size).contains(&spec.page_size) {
-            return bad("page_size", format!("1 to max_page_size ({}) are allowed", spec.max_page_size));
+            return bad(
+                "page_size",
+                format!("1 to max_page_size ({}) are allowed", spec.max_page_size),
+            );
         }
         if spec.max_rows == 0 {
             return bad("max_rows", "at least 1 is needed".into());
@@ -272,7 +275,9 @@ impl View {
             false => spec.columns.clone(),
         };
         for column in &columns {
-            table.column(column).ok_or_else(|| table.unknown("columns", column))?;
+            table
+                .column(column)
+                .ok_or_else(|| table.unknown("columns", column))?;
         }
         let order = spec
             .order_by
@@ -280,7 +285,16 @@ impl View {
             .map(|text| Order::parse(text).ok_or_else(|| bad_order(text)))
             .collect::<Result<Vec<_>, _>>()?;
         for by in &order {
-            table.column(&by.column).ok_or_else(|| table.unknown("order_by", &by.column))?;
+            table
+                .column(&by.column)
+                .ok_or_else(|| table.unknown("order_by", &by.column))?;
+            // `page.next` carries the last row's values of these columns to the client.
+            if !columns.is_empty() && !columns.contains(&by.column) {
+                return bad(
+                    "order_by",
+                    format!("\"{}\" must be among `columns`", by.column),
+                );
+            }
         }
         Ok(Self {
             table: table.name.clone(),
@@ -310,16 +324,26 @@ fn bad_order(text: &str) -> BadTopic {
 /// The key must be unique, and by a constraint of the table: such columns cannot be dropped while
 /// the table stands, so the capture triggers that name them can never break an ALTER TABLE.
 fn resolve_key(spec: &TopicSpec, table: &Table, shown: &[String]) -> Result<Vec<String>, BadTopic> {
-    let bad = |reason| Err(BadTopic { field: "key", reason });
+    let bad = |reason| {
+        Err(BadTopic {
+            field: "key",
+            reason,
+        })
+    };
     let key = match spec.key.is_empty() {
         true => table.primary_key.clone(),
         false => spec.key.clone(),
     };
     if key.is_empty() {
-        return bad(format!("table \"{}\" has no primary key; name unique columns", table.name));
+        return bad(format!(
+            "table \"{}\" has no primary key; name unique columns",
+            table.name
+        ));
     }
     for column in &key {
-        table.column(column).ok_or_else(|| table.unknown("key", column))?;
+        table
+            .column(column)
+            .ok_or_else(|| table.unknown("key", column))?;
         if !shown.is_empty() && !shown.contains(column) {
             return bad(format!("\"{column}\" must be among `columns`"));
         }
@@ -346,7 +370,10 @@ impl Order {
             Some(word) if word.eq_ignore_ascii_case("desc") => true,
             Some(_) => return None,
         };
-        words.next().is_none().then_some(Self { column, descending })
+        words
+            .next()
+            .is_none()
+            .then_some(Self { column, descending })
     }
 }
 

@@ -2,7 +2,7 @@
 // says in words what happens to the connection.
 
 import { known, say, sayPlain, start as startLanguage, text } from "./i18n.js";
-import { LiveSocket, reconnectDelay } from "./socket.js";
+import { DISCONNECTED, LiveSocket, reconnectDelay } from "./socket.js";
 import { TopicTable, clock, element } from "./table.js";
 import { Tester } from "./tester.js";
 
@@ -12,6 +12,9 @@ const OPEN_TABLES = 2;
 /** Application events shown at once, and for how long each. */
 const TOASTS = 4;
 const TOAST_MS = 8000;
+
+/** Topics for which the tester offers a ready query. */
+const SAMPLE_TOPICS = 4;
 
 /** Wait before a query that the database could not answer is sent again. */
 const QUERY_RETRY_MS = 1000;
@@ -109,7 +112,7 @@ function tabs(hidden) {
     }
     const table = hidden[chosen];
     table.wanted = true;
-    if (!table.rows.fresh) read(table);
+    if (socket && !table.rows.fresh) read(table);
   };
   for (const [index, table] of hidden.entries()) {
     const { type } = table.topic;
@@ -129,8 +132,7 @@ function tabs(hidden) {
     list.append(tab);
     box.append(table.panel);
   }
-  // Not yet read: the socket does that when it opens.
-  queueMicrotask(() => select(0));
+  select(0);
   return box;
 }
 
@@ -175,7 +177,8 @@ function trigger(button, url, type) {
 // === reading and following ===
 
 function read(table) {
-  socket?.query(table.request, (frame) => {
+  socket.query(table.request, (frame) => {
+    if (frame === DISCONNECTED) return; // Read when the connection is back, since it is not fresh.
     if (frame.type !== "sys:error") {
       table.replace(frame);
       if (table.rows.fresh && frame.last !== false) readAgain();
@@ -220,8 +223,8 @@ function follow(frame) {
     if (table.topic.push === "page") table.replace(frame);
     return;
   }
-  // Before its first reply a table holds nothing to move on: that reply contains this event.
-  if (!table.rows.fresh) return;
+  // Before a reply has begun a table holds nothing to move on: that reply contains this event.
+  if (!table.rows.fresh && !table.rows.replying) return;
   table.apply(frame);
   if (frame.op === "reload") describeAgain().then(() => read(table));
   if (frame.too_large) readRow(table, frame.key);
@@ -231,7 +234,8 @@ function readRow(table, key) {
   const columns = table.topic.key;
   const id = columns.length === 1 ? key[columns[0]] : key;
   socket.query({ type: table.topic.type, id }, (frame) => {
-    if (frame.type !== "sys:error") table.settle(key, frame.data[0]);
+    if (frame === DISCONNECTED) table.rows.fresh = false;
+    else if (frame.type !== "sys:error") table.settle(key, frame.data[0]);
     else if (frame.code === 429 || frame.code >= 500) {
       setTimeout(() => readRow(table, key), frame.retry_after_ms ?? QUERY_RETRY_MS);
     }
@@ -245,8 +249,8 @@ function connect() {
     state: showState,
     cursor: (cursor) => sayPlain(byId("cursor"), cursor),
     open(resuming) {
-      if (!opened) dismissNotice();
-      else if (!resuming) notice("ok", "notice.reopened");
+      if (byId("notice").dataset.t === "notice.unreachable") dismissNotice();
+      if (opened && !resuming) notice("ok", "notice.reopened");
       opened = true;
       // A table that was being read when the connection broke is read again.
       for (const table of tables.values()) {
@@ -262,6 +266,7 @@ function connect() {
     },
     resumed({ caughtUp }) {
       broken = false;
+      if (resetReason) return; // Still being made good; its own notice follows.
       if (followsRows) notice("ok", "notice.resumed", { n: caughtUp });
       else notice("ok", "notice.resumed_pages");
     },
@@ -293,9 +298,10 @@ byId("reconnect").addEventListener("click", () => {
 const tester = new Tester(webSocketBase);
 const topics = await fetchTopicsAtLast();
 tester.offer([
-  ...topics.slice(0, 2).map(({ type }) => JSON.stringify({ type })),
-  ...topics.filter(({ push, table }) => push === "row" && table).slice(0, 1).map(({ type }) => JSON.stringify({ type, rid: 1, params: { size: 3 } })),
-  "你好",
+  ...topics.slice(0, SAMPLE_TOPICS).map(({ type, push }) =>
+    [type, JSON.stringify(push === "row" ? { type, rid: 1, params: { size: 3 } } : { type })]),
+  ["sys:ping", JSON.stringify({ type: "sys:ping", rid: 2 })],
+  ["你好", "你好"],
 ]);
 build(topics);
 connect();

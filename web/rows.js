@@ -44,6 +44,11 @@ export class Rows {
     return JSON.stringify(Object.fromEntries(this.#topic.key.map((column) => [column, row[column]])));
   }
 
+  /** Some parts of a reply have come, its last has not. */
+  get replying() {
+    return this.#parts !== null;
+  }
+
   /** Takes one part of a reply; returns whether it was the last. */
   replace(frame) {
     this.#parts ??= [];
@@ -91,6 +96,9 @@ export class Rows {
       case "truncate":
         this.#byKey.clear();
         this.sorted = [];
+        break;
+      case "reload":
+        this.fresh = false;
         break;
     }
   }

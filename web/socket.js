@@ -17,6 +17,9 @@ const TERMINAL_CLOSES = new Set([1002, 1003, 1007, 1008, 1009, 4400, 4401, 4403]
 /** Queries on their way at once: what the server runs for one socket. */
 const QUERIES_AT_ONCE = 2;
 
+/** What a query is answered where the connection broke before the server could. */
+export const DISCONNECTED = { type: "sys:error", code: 0, error: "disconnected", msg: "" };
+
 /** Operations that are something caught up on. A page (`replace`) is read afresh anyway. */
 const CHANGES = new Set(["insert", "update", "delete", "truncate", "reload", "event"]);
 
@@ -37,7 +40,8 @@ function between(low, high) {
  * - `open(resuming)`: a connection stands; queries may be sent, also during a replay
  * - `lost(code, reason)`: it broke; a new one will be tried
  * - `resumed({ caughtUp })`: everything since the break has been replayed; nothing was lost
- * - `reset(reason)`: something was lost; called after the random wait the server asked for
+ * - `lostContinuity(reason)`: something was lost: what is shown is no longer held
+ * - `reset(reason)`: now query again; called after the random wait the server asked for
  * - `stopped(code, reason)`: the server will not have us; `connectNow` tries nevertheless
  * - `event(frame)`: any topic's frame that answers no query
  * - `error(frame)`: a `sys:error` that answers no query
@@ -92,15 +96,20 @@ export class LiveSocket {
 
   /**
    * Sends a direct query. `answer` is called with each part of the reply, or once with the
-   * `sys:error`. A connection that breaks takes its queries with it: ask again in `open`.
+   * `sys:error`; with `DISCONNECTED` where no connection stands or it breaks first: ask again
+   * in `open`.
    */
   query(request, answer) {
+    if (!this.#isOpen()) {
+      answer(DISCONNECTED);
+      return;
+    }
     this.#waiting.push([request, answer]);
     this.#sendQueries();
   }
 
   #sendQueries() {
-    while (this.#waiting.length && this.#queries.size < QUERIES_AT_ONCE && this.#isOpen()) {
+    while (this.#waiting.length && this.#queries.size < QUERIES_AT_ONCE) {
       const [request, answer] = this.#waiting.shift();
       const rid = ++this.#rid;
       this.#queries.set(rid, answer);
@@ -157,7 +166,8 @@ export class LiveSocket {
         this.#drainTimer = setTimeout(() => this.connectNow(), between(...(frame.after_ms ?? [0, 0])));
         return;
       case "sys:error":
-        this.#on.error(frame);
+        // One with a `rid` answers a query that is over, or a ping: any answer is a sign of life.
+        if (frame.rid === undefined) this.#on.error(frame);
         return;
     }
     if (frame.type?.startsWith("sys:")) return;
@@ -191,13 +201,16 @@ export class LiveSocket {
   #drop() {
     clearTimeout(this.#resetTimer);
     clearTimeout(this.#drainTimer);
-    this.#queries.clear();
-    this.#waiting = [];
     const socket = this.#socket;
     this.#socket = null;
-    if (!socket) return;
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close();
+    if (socket) {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+    }
+    const unanswered = [...this.#queries.values(), ...this.#waiting.map(([, answer]) => answer)];
+    this.#queries.clear();
+    this.#waiting = [];
+    for (const answer of unanswered) answer(DISCONNECTED);
   }
 
   // A server that vanished without a word leaves a socket that looks open for minutes.

@@ -44,6 +44,8 @@ export class TopicTable {
   #columns = [];
   #latestKey = null;
   #partial = false;
+  /** Rows of the view as the server counts them, where only a page of them is here. */
+  #total = null;
   #revealUntil = 0;
 
   constructor(topic) {
@@ -59,7 +61,10 @@ export class TopicTable {
     this.panel = element("section", { class: "panel topic", "aria-labelledby": titleId, "data-panel": topic.type },
       element("div", { class: "panel-head" }, title, element("code", { class: "type" }, topic.type), this.#count, this.#inexact, this.#latest),
       this.#scroll);
-    this.#latest.addEventListener("click", () => this.#showLatest());
+    this.#latest.addEventListener("click", () => {
+      const line = this.#scrollToLatest();
+      if (line) flash(line, "update");
+    });
     this.#body.addEventListener("animationend", ({ target }) => delete target.dataset.flash);
     this.describe(topic);
     say(this.#empty, "table.loading");
@@ -98,11 +103,12 @@ export class TopicTable {
 
   /** Takes a reply, or a page that was pushed. Rows that were there before flash where they differ. */
   replace(frame) {
-    const known = this.rows.fresh;
+    const again = this.#lines.size > 0;
     if (!this.rows.replace(frame)) return;
     if (!this.#columns.length && frame.data?.length) this.#setColumns(Object.keys(frame.data[0]));
+    this.#total = frame.page?.total ?? null;
     this.#inexact.hidden = frame.exact !== false;
-    this.#render(known);
+    this.#render(again);
   }
 
   /** Applies an event of this topic. */
@@ -113,7 +119,7 @@ export class TopicTable {
     this.#render(true, this.#latestKey, event.op);
     if (event.op === "insert" && performance.now() < this.#revealUntil) {
       this.#revealUntil = 0;
-      this.#showLatest();
+      this.#scrollToLatest();
     }
   }
 
@@ -146,15 +152,15 @@ export class TopicTable {
     say(this.#latest, "table.latest", { op: { t: `op.${op}` }, key, time: clock() });
   }
 
-  #showLatest() {
+  #scrollToLatest() {
     const line = this.#lines.get(this.#latestKey)?.line;
-    if (!line) return;
+    if (!line) return null;
     // Only inside the panel: a page that jumps is worse than a row out of sight.
     const top = line.offsetTop - this.#head.offsetHeight;
     const bottom = line.offsetTop + line.offsetHeight;
     if (top < this.#scroll.scrollTop) this.#scroll.scrollTop = top;
     else if (bottom > this.#scroll.scrollTop + this.#scroll.clientHeight) this.#scroll.scrollTop = bottom - this.#scroll.clientHeight;
-    flash(line, "update");
+    return line;
   }
 
   // Brings the page in line with the first rows. With `flashing`, what is new or differs
@@ -170,14 +176,14 @@ export class TopicTable {
     }
     let next = this.#body.firstElementChild;
     for (const { key, row } of shown) {
-      const known = this.#lines.get(key);
-      const line = known?.line ?? this.#newLine(key);
+      const present = this.#lines.get(key);
+      const line = present?.line ?? this.#newLine(key);
       if (line === next) next = next.nextElementSibling;
       else this.#body.insertBefore(line, next);
-      if (known?.row !== row) {
-        this.#fill(line, row, known?.row, flashing);
+      if (present?.row !== row) {
+        this.#fill(line, row, present?.row, flashing);
         this.#lines.set(key, { line, row });
-        if (flashing && (!known || key === touched)) flash(line, known || op === "update" ? "update" : "insert");
+        if (flashing && (!present || key === touched)) flash(line, present || op === "update" ? "update" : "insert");
       }
     }
     this.#tellCount(shown.length);
@@ -196,7 +202,6 @@ export class TopicTable {
       if (before && cell.textContent === shown && cell.hasAttribute("data-null") === (value == null)) continue;
       cell.textContent = shown;
       cell.toggleAttribute("data-null", value == null);
-      cell.classList.toggle("number", typeof value === "number");
       // Long values are cut by the style sheet; the pointer shows them whole.
       if (shown.length > 24) cell.title = shown;
       else cell.removeAttribute("title");
@@ -206,7 +211,8 @@ export class TopicTable {
 
   #tellCount(shown) {
     const n = this.rows.sorted.length;
-    if (this.#partial) say(this.#count, "table.partial", { n });
+    if (this.topic.push === "page" && this.#total > shown) say(this.#count, "table.shown", { n: this.#total, shown });
+    else if (this.#partial) say(this.#count, "table.partial", { n });
     else if (shown < n) say(this.#count, "table.shown", { n, shown });
     else if (this.rows.fresh) say(this.#count, "table.rows", { n });
     else sayPlain(this.#count, "");

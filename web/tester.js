@@ -1,7 +1,7 @@
 // The connection tester: a second WebSocket by hand, to any address, with every frame both
 // ways. It knows nothing of the protocol, so that it shows what really goes over the wire.
 
-import { say } from "./i18n.js";
+import { say, translateAll } from "./i18n.js";
 import { clock, element } from "./table.js";
 
 /** Frames kept in the list; the oldest go first. */
@@ -51,10 +51,10 @@ export class Tester {
     this.#count();
   }
 
-  /** Offers texts to send. */
+  /** Offers texts to send, each as `[label, text]`. */
   offer(samples) {
-    byId("tester-samples").replaceChildren(...samples.map((sample) => {
-      const chip = element("button", { type: "button", class: "chip", title: sample }, sample);
+    byId("tester-samples").replaceChildren(...samples.map(([label, sample]) => {
+      const chip = element("button", { type: "button", class: "chip", title: sample }, label);
       chip.addEventListener("click", () => {
         byId("tester-input").value = sample;
         byId("tester-input").focus();
@@ -112,8 +112,6 @@ export class Tester {
     const what = element("span", { class: "frame-text" });
     const size = element("span", { class: "frame-size" });
     const arrow = element("span", { class: "arrow", role: "img", "data-t-label": `tester.${direction}` }, ARROWS[direction]);
-    say(arrow, ""); // its label only
-    arrow.textContent = ARROWS[direction];
     const line = element("li", { "data-direction": direction });
     if (key) {
       say(what, key, params);
@@ -126,6 +124,7 @@ export class Tester {
       button.addEventListener("click", () => toggleWhole(line, button, text));
       line.append(button);
     }
+    translateAll(line);
     this.#list.append(line);
     while (this.#list.childElementCount > KEPT_FRAMES) this.#list.firstElementChild.remove();
     // A reader who has scrolled up keeps the place.

@@ -86,10 +86,8 @@ pub trait Bus: Clone + Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// Not cancel safe: after a drop the outcome is unknown, as after `Unavailable`.
-    fn publish(
-        &self,
-        batch: Batch,
-    ) -> impl Future<Output = Result<Published, PublishError>> + Send;
+    fn publish(&self, batch: Batch)
+    -> impl Future<Output = Result<Published, PublishError>> + Send;
 
     /// Follows the bus from just after `from`, for ever.
     ///

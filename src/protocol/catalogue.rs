@@ -136,10 +136,14 @@ impl ErrorCode {
             Self::NotFound => ("没有这个地址", "there is nothing at this path"),
             Self::MethodNotAllowed => ("请求方法不对", "this path takes another method"),
             Self::PayloadTooLarge => ("内容过大,最多 64 KiB", "the body is over 64 KiB"),
-            Self::UnsupportedMediaType => {
-                ("请求体必须是 application/json", "the body must be application/json")
-            }
-            Self::TooManyRequests => ("请求过于频繁,请稍后再试", "too many queries, ask again later"),
+            Self::UnsupportedMediaType => (
+                "请求体必须是 application/json",
+                "the body must be application/json",
+            ),
+            Self::TooManyRequests => (
+                "请求过于频繁,请稍后再试",
+                "too many queries, ask again later",
+            ),
             Self::Internal => ("服务器内部错误", "an internal error"),
             Self::DbUnavailable => ("数据库暂时不可用", "the database cannot be read now"),
             Self::BusUnavailable => ("消息总线暂时不可用", "the bus cannot store now"),
@@ -157,12 +161,20 @@ impl ErrorCode {
 impl Failure {
     /// A failure of that kind, with nothing more to say.
     pub fn new(code: ErrorCode) -> Self {
-        Self { code, detail: None, retry_after_ms: None, rid: None }
+        Self {
+            code,
+            detail: None,
+            retry_after_ms: None,
+            rid: None,
+        }
     }
 
     /// A wrong parameter, and what is allowed.
     pub fn param(detail: &'static str) -> Self {
-        Self { detail: Some(detail), ..Self::new(ErrorCode::BadParam) }
+        Self {
+            detail: Some(detail),
+            ..Self::new(ErrorCode::BadParam)
+        }
     }
 
     /// The same failure as the answer to a request.
@@ -219,6 +231,9 @@ impl CloseReason {
 
     /// Whether the same client may come back, unchanged, with its cursor.
     pub fn may_reconnect(self) -> bool {
-        matches!(self, Self::Restart | Self::Overloaded | Self::TooSlow | Self::NoPong)
+        matches!(
+            self,
+            Self::Restart | Self::Overloaded | Self::TooSlow | Self::NoPong
+        )
     }
 }

@@ -78,7 +78,12 @@ pub fn event(delivery: &Delivery) -> Option<String> {
     if let Some(tx) = &event.tx {
         write!(out, ",\"tx\":\"{tx}\"").expect(MEMORY);
     }
-    write!(out, ",\"cursor\":\"{}\",\"ts\":{}}}", delivery.position, event.at_ms).expect(MEMORY);
+    write!(
+        out,
+        ",\"cursor\":\"{}\",\"ts\":{}}}",
+        delivery.position, event.at_ms
+    )
+    .expect(MEMORY);
     Some(out)
 }
 
@@ -208,7 +213,11 @@ pub fn ok(rid: Option<&Rid>, cursor: &Position) -> String {
 
 /// `sys:caught_up`: the replay is over.
 pub fn caught_up(cursor: &Position) -> String {
-    session("sys:caught_up", None, json!({ "cursor": cursor.to_string() }))
+    session(
+        "sys:caught_up",
+        None,
+        json!({ "cursor": cursor.to_string() }),
+    )
 }
 
 /// `sys:tick`: nothing is missing up to here.

@@ -186,9 +186,7 @@ fn count(value: Option<&Json>, wrong: &'static str) -> Result<Option<u32>, Failu
 
 fn read_order(order: Option<&Json>) -> Result<Vec<Order>, Failure> {
     let wrong = || Failure::param("params.order: \"column\", \"column desc\" or an array of them");
-    let one = |text: &Json| {
-        text.as_str().and_then(Order::parse).ok_or_else(wrong)
-    };
+    let one = |text: &Json| text.as_str().and_then(Order::parse).ok_or_else(wrong);
     match order {
         None | Some(Json::Null) => Ok(Vec::new()),
         Some(Json::Array(list)) if list.len() <= MAX_ORDER => list.iter().map(one).collect(),
@@ -200,12 +198,19 @@ fn read_filter(filter: Option<&Json>) -> Result<Vec<Condition>, Failure> {
     let members = match filter {
         None | Some(Json::Null) => return Ok(Vec::new()),
         Some(Json::Object(members)) if members.len() <= MAX_CONDITIONS => members,
-        Some(_) => return Err(Failure::param("params.filter: an object of at most 64 columns")),
+        Some(_) => {
+            return Err(Failure::param(
+                "params.filter: an object of at most 64 columns",
+            ));
+        }
     };
     let mut conditions = Vec::new();
     for (column, wanted) in members {
         for test in tests(wanted)? {
-            conditions.push(Condition { column: column.clone(), test });
+            conditions.push(Condition {
+                column: column.clone(),
+                test,
+            });
         }
     }
     Ok(conditions)
@@ -214,14 +219,19 @@ fn read_filter(filter: Option<&Json>) -> Result<Vec<Condition>, Failure> {
 fn tests(wanted: &Json) -> Result<Vec<Test>, Failure> {
     match wanted {
         Json::Array(list) => Ok(vec![Test::In(in_list(list)?)]),
-        Json::Object(members) => members.iter().map(|(name, value)| test(name, value)).collect(),
+        Json::Object(members) => members
+            .iter()
+            .map(|(name, value)| test(name, value))
+            .collect(),
         value => Ok(vec![Test::Eq(operand(value)?)]),
     }
 }
 
 fn test(name: &str, value: &Json) -> Result<Test, Failure> {
     let ordered = |make: fn(Value) -> Test| match operand(value)? {
-        Value::Null => Err(Failure::param("params.filter: null goes with eq and ne only")),
+        Value::Null => Err(Failure::param(
+            "params.filter: null goes with eq and ne only",
+        )),
         value => Ok(make(value)),
     };
     match name {
@@ -238,7 +248,9 @@ fn test(name: &str, value: &Json) -> Result<Test, Failure> {
             Json::String(pattern) => Ok(Test::Like(pattern.clone())),
             _ => Err(Failure::param("params.filter: like takes a string")),
         },
-        _ => Err(Failure::param("params.filter: eq, ne, lt, lte, gt, gte or like")),
+        _ => Err(Failure::param(
+            "params.filter: eq, ne, lt, lte, gt, gte or like",
+        )),
     }
 }
 
@@ -248,7 +260,9 @@ fn operand(value: &Json) -> Result<Value, Failure> {
 
 fn in_list(list: &[Json]) -> Result<Vec<Value>, Failure> {
     if list.len() > MAX_IN_LIST {
-        return Err(Failure::param("params.filter: at most 256 values in a list"));
+        return Err(Failure::param(
+            "params.filter: at most 256 values in a list",
+        ));
     }
     list.iter().map(operand).collect()
 }
@@ -286,7 +300,9 @@ impl After {
             && (given.filter.is_empty() || given.filter == self.params.filter);
         match same {
             true => Ok(self),
-            false => Err(Failure::param("params.after: carries size, order and filter itself")),
+            false => Err(Failure::param(
+                "params.after: carries size, order and filter itself",
+            )),
         }
     }
 }
@@ -301,16 +317,27 @@ fn read_token(parts: &Json) -> Option<After> {
             descending: by.get(1)?.as_bool()?,
         })
     });
-    let size = size.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n >= 1)?;
+    let size = size
+        .as_u64()
+        .and_then(|n| u32::try_from(n).ok())
+        .filter(|n| *n >= 1)?;
     Some(After {
         topic: topic.as_str()?.to_owned(),
         params: Params {
             page: None,
             size: Some(size),
             order: order.collect::<Option<_>>()?,
-            filter: filter.as_array()?.iter().map(read_condition).collect::<Option<_>>()?,
+            filter: filter
+                .as_array()?
+                .iter()
+                .map(read_condition)
+                .collect::<Option<_>>()?,
         },
-        last: last.as_array()?.iter().map(read_exact).collect::<Option<_>>()?,
+        last: last
+            .as_array()?
+            .iter()
+            .map(read_exact)
+            .collect::<Option<_>>()?,
     })
 }
 
@@ -338,10 +365,19 @@ fn read_condition(parts: &Json) -> Option<Condition> {
         "gt" => Test::Gt(read_exact(value)?),
         "gte" => Test::Gte(read_exact(value)?),
         "like" => Test::Like(value.as_str()?.to_owned()),
-        "in" => Test::In(value.as_array()?.iter().map(read_exact).collect::<Option<_>>()?),
+        "in" => Test::In(
+            value
+                .as_array()?
+                .iter()
+                .map(read_exact)
+                .collect::<Option<_>>()?,
+        ),
         _ => return None,
     };
-    Some(Condition { column: parts.get(0)?.as_str()?.to_owned(), test })
+    Some(Condition {
+        column: parts.get(0)?.as_str()?.to_owned(),
+        test,
+    })
 }
 
 /// A value so that reading it back yields the same bits; reals and bytes are one-member objects.
@@ -379,7 +415,9 @@ pub fn query_string(query: &str) -> Result<Select, Failure> {
         match split_name(&name) {
             ("id", None, None) => id = Some(text()),
             ("page" | "size", None, None) => {
-                let number = value.parse::<u32>().map_err(|_| Failure::param("page, size: integers from 1"))?;
+                let number = value
+                    .parse::<u32>()
+                    .map_err(|_| Failure::param("page, size: integers from 1"))?;
                 params.insert(name.to_string(), number.into());
             }
             ("after", None, None) => drop(params.insert("after".into(), text())),
@@ -478,7 +516,10 @@ mod tests {
             params: Params {
                 page: None,
                 size: Some(20),
-                order: vec![Order { column: "name".into(), descending: true }],
+                order: vec![Order {
+                    column: "name".into(),
+                    descending: true,
+                }],
                 filter: vec![Condition {
                     column: "age".into(),
                     test: Test::In(vec![Value::Null, Value::Real(0.1)]),
@@ -509,7 +550,11 @@ mod tests {
             r#"{"filter":{"a":{"lt":null}}}"#,
             r#"{"after":"zz"}"#,
         ] {
-            assert_eq!(select(text).unwrap_err().code, ErrorCode::BadParam, "{text}");
+            assert_eq!(
+                select(text).unwrap_err().code,
+                ErrorCode::BadParam,
+                "{text}"
+            );
         }
     }
 
@@ -519,6 +564,9 @@ mod tests {
         let frame = r#"{"page":2,"size":20,"order":"name desc","filter":{"ward":"\"3\"","age":{"gte":80},"left_at":null,"floor":[1,2]}}"#;
         assert_eq!(query_string(query), select(frame));
         assert_eq!(query_string("id=7"), Select::read_id(&json!("7")));
-        assert_eq!(query_string("key[a]=1&key[b]=x"), Select::read_id(&json!({"a":"1","b":"x"})));
+        assert_eq!(
+            query_string("key[a]=1&key[b]=x"),
+            Select::read_id(&json!({"a":"1","b":"x"}))
+        );
     }
 }

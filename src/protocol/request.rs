@@ -134,9 +134,10 @@ impl Hello {
         };
         let since = match frame.get("since") {
             None | Some(Json::Null) => None,
-            Some(Json::String(text)) => {
-                Some(text.parse().map_err(|_| Failure::param("since: a cursor"))?)
-            }
+            Some(Json::String(text)) => Some(
+                text.parse()
+                    .map_err(|_| Failure::param("since: a cursor"))?,
+            ),
             Some(_) => return Err(Failure::param("since: a cursor")),
         };
         match frame.get("mode").map(Json::as_str) {
@@ -197,11 +198,23 @@ mod tests {
             assert_eq!(fails(text).0, ErrorCode::BadJson, "{text}");
         }
         assert_eq!(fails("{}").0, ErrorCode::UnknownType);
-        assert_eq!(fails(r#"{"type":"sys:nonsense","rid":3}"#), (ErrorCode::UnknownType, Some(Rid::Number(3))));
+        assert_eq!(
+            fails(r#"{"type":"sys:nonsense","rid":3}"#),
+            (ErrorCode::UnknownType, Some(Rid::Number(3)))
+        );
         assert_eq!(fails(r#"{"type":"a","rid":1.5}"#).0, ErrorCode::BadParam);
         assert_eq!(fails(r#"{"type":"a","params":[]}"#).0, ErrorCode::BadParam);
-        assert_eq!(fails(r#"{"type":"a","id":1,"params":{}}"#).0, ErrorCode::BadParam);
-        assert_eq!(fails(r#"{"type":"sys:hello","since":"no"}"#).0, ErrorCode::BadParam);
-        assert_eq!(fails(r#"{"type":"sys:subscribe","types":{"a":{"filter":{}}}}"#).0, ErrorCode::BadParam);
+        assert_eq!(
+            fails(r#"{"type":"a","id":1,"params":{}}"#).0,
+            ErrorCode::BadParam
+        );
+        assert_eq!(
+            fails(r#"{"type":"sys:hello","since":"no"}"#).0,
+            ErrorCode::BadParam
+        );
+        assert_eq!(
+            fails(r#"{"type":"sys:subscribe","types":{"a":{"filter":{}}}}"#).0,
+            ErrorCode::BadParam
+        );
     }
 }

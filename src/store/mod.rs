@@ -1,6 +1,7 @@
 //! Store: answers direct queries, and says exactly what the answer saw.
 
 pub mod demo;
+mod sql;
 pub mod sqlite;
 
 use std::{future::Future, sync::Arc};
@@ -67,5 +68,6 @@ pub trait Store: Clone + Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    fn describe(&self, topic: Arc<Topic>) -> impl Future<Output = Result<Table, StoreError>> + Send;
+    fn describe(&self, topic: Arc<Topic>)
+    -> impl Future<Output = Result<Table, StoreError>> + Send;
 }

@@ -58,7 +58,10 @@ pub fn watched(topics: &Topics) -> Vec<Watched> {
     }
     tables
         .into_iter()
-        .map(|(table, identity)| Watched { table: table.to_owned(), identity })
+        .map(|(table, identity)| Watched {
+            table: table.to_owned(),
+            identity,
+        })
         .collect()
 }
 
@@ -75,14 +78,23 @@ pub fn inspect(conn: &Connection, watched: &[Watched]) -> rusqlite::Result<Captu
             continue;
         }
         let wanted = triggers(table);
-        let whole = wanted.iter().filter(|(name, sql)| installed.remove(name).as_ref() == Some(sql));
+        let whole = wanted
+            .iter()
+            .filter(|(name, sql)| installed.remove(name).as_ref() == Some(sql));
         if whole.count() < wanted.len() {
             capture.lacking.push(table.table.clone());
         }
     }
     // Triggers under a wanted name that differ are replaced, the rest belong to nobody.
-    let names: Vec<String> = watched.iter().flat_map(triggers).map(|(name, _)| name).collect();
-    capture.stray = installed.into_keys().filter(|name| !names.contains(name)).collect();
+    let names: Vec<String> = watched
+        .iter()
+        .flat_map(triggers)
+        .map(|(name, _)| name)
+        .collect();
+    capture.stray = installed
+        .into_keys()
+        .filter(|name| !names.contains(name))
+        .collect();
     Ok(capture)
 }
 
@@ -91,7 +103,11 @@ pub fn inspect(conn: &Connection, watched: &[Watched]) -> rusqlite::Result<Captu
 ///
 /// Writes of other programs between a remake of the table and this call were not captured: the
 /// reload, noted in the same transaction that puts the triggers back, covers them.
-pub fn install(conn: &mut Connection, watched: &[Watched], reload: &[String]) -> rusqlite::Result<Capture> {
+pub fn install(
+    conn: &mut Connection,
+    watched: &[Watched],
+    reload: &[String],
+) -> rusqlite::Result<Capture> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = inspect(&tx, watched)?;
     let fresh = found.no_changelog;
@@ -104,14 +120,20 @@ pub fn install(conn: &mut Connection, watched: &[Watched], reload: &[String]) ->
     for name in &found.stray {
         tx.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", quote(name)))?;
     }
-    for table in watched.iter().filter(|table| found.lacking.contains(&table.table)) {
+    for table in watched
+        .iter()
+        .filter(|table| found.lacking.contains(&table.table))
+    {
         for (name, sql) in triggers(table) {
             tx.execute_batch(&format!("DROP TRIGGER IF EXISTS {}; {sql}", quote(&name)))?;
         }
     }
     let noted = watched.iter().map(|table| &table.table);
     for table in noted.filter(|table| reload.contains(table) || found.lacking.contains(table)) {
-        tx.execute("INSERT INTO _rowcast_changelog (tbl, op) VALUES (?1, 'r')", [table])?;
+        tx.execute(
+            "INSERT INTO _rowcast_changelog (tbl, op) VALUES (?1, 'r')",
+            [table],
+        )?;
     }
     tx.commit()?;
     Ok(found)
@@ -131,14 +153,31 @@ fn new_source(tx: &Transaction<'_>) -> rusqlite::Result<()> {
 }
 
 /// Notes a random mark, by which a copy of the file that went another way is told apart.
+///
+/// The last [`MARKS_KEPT`] are also kept in the meta table, for the changelog is trimmed.
 pub fn mark(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute("INSERT INTO _rowcast_changelog (tbl, op) VALUES (?1, 'm')", [random_name()])?;
-    let set = format!(
-        "INSERT OR REPLACE INTO {META} (name, value)
-         SELECT 'mark', tbl FROM _rowcast_changelog WHERE id = ?1"
-    );
-    conn.execute(&set, [conn.last_insert_rowid()])?;
+    let text = random_name();
+    conn.execute(
+        "INSERT INTO _rowcast_changelog (tbl, op) VALUES (?1, 'm')",
+        [&text],
+    )?;
+    conn.execute(
+        "INSERT OR REPLACE INTO _rowcast_meta (name, value) VALUES (?1, ?2)",
+        [mark_name(conn.last_insert_rowid().unsigned_abs()), text],
+    )?;
+    conn.execute(
+        "DELETE FROM _rowcast_meta WHERE name < (SELECT name FROM _rowcast_meta
+         WHERE name >= 'mark:' AND name < 'mark;' ORDER BY name DESC LIMIT 1 OFFSET ?1) AND name >= 'mark:' AND name < 'mark;'",
+        [MARKS_KEPT - 1],
+    )?;
     Ok(())
+}
+
+/// Enough for every mark that a bus may have seen last, be it a few restarts ago.
+const MARKS_KEPT: u32 = 16;
+
+fn mark_name(id: u64) -> String {
+    format!("mark:{id:020}")
 }
 
 /// Takes triggers and changelog off; returns the names of the triggers that were there.
@@ -148,13 +187,15 @@ pub fn remove(conn: &mut Connection) -> rusqlite::Result<Vec<String>> {
     for name in &names {
         tx.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", quote(name)))?;
     }
-    tx.execute_batch("DROP TABLE IF EXISTS _rowcast_changelog; DROP TABLE IF EXISTS _rowcast_meta")?;
+    tx.execute_batch(
+        "DROP TABLE IF EXISTS _rowcast_changelog; DROP TABLE IF EXISTS _rowcast_meta",
+    )?;
     tx.commit()?;
     Ok(names)
 }
 
 /// Deletes at most `limit` entries below `below`; returns how many there were.
-pub fn trim(conn: &Connection, below: u64, limit: usize) -> rusqlite::Result<usize> {
+pub fn trim(conn: &Connection, below: u64, limit: u32) -> rusqlite::Result<usize> {
     conn.execute(
         "DELETE FROM _rowcast_changelog WHERE id IN
          (SELECT id FROM _rowcast_changelog WHERE id < ?1 ORDER BY id LIMIT ?2)",
@@ -176,8 +217,10 @@ pub fn fingerprint(conn: &Connection, id: u64) -> rusqlite::Result<Option<u32>> 
         .optional()?;
     let Some(entry) = entry else { return Ok(None) };
     let mark: Option<String> = conn
-        .prepare_cached("SELECT value FROM _rowcast_meta WHERE name = 'mark'")?
-        .query_row([], |row| row.get(0))
+        .prepare_cached(
+            "SELECT value FROM _rowcast_meta WHERE name >= 'mark:' AND name <= ?1 ORDER BY name DESC LIMIT 1",
+        )?
+        .query_row([mark_name(id)], |row| row.get(0))
         .optional()?;
     let text = format!("{}/{}", entry.unwrap_or_default(), mark.unwrap_or_default());
     // FNV-1a: a stable hash, for it is kept across versions of this program.
@@ -190,11 +233,19 @@ fn random_name() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut bytes = [0_u8; 10];
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-    bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
+    bytes
+        .iter()
+        .map(|byte| char::from(LETTERS[usize::from(byte % 32)]))
+        .collect()
 }
 
 fn is_there(conn: &Connection, table: &Watched) -> rusqlite::Result<bool> {
-    let has = |shape: Table| table.identity.iter().all(|column| shape.column(column).is_some());
+    let has = |shape: Table| {
+        table
+            .identity
+            .iter()
+            .all(|column| shape.column(column).is_some())
+    };
     Ok(sqlite::introspect(conn, &table.table)?.is_some_and(has))
 }
 
@@ -203,7 +254,7 @@ fn installed(conn: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
     let mut statement = conn.prepare(
         "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND substr(name, 1, ?1) = ?2",
     )?;
-    let rows = statement.query_map(params![OWN_PREFIX.len(), OWN_PREFIX], |row| {
+    let rows = statement.query_map(params![OWN_PREFIX.len() as i64, OWN_PREFIX], |row| {
         Ok((row.get(0)?, row.get(1)?))
     })?;
     rows.collect()
@@ -212,10 +263,15 @@ fn installed(conn: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
 /// Names and texts of a table's triggers.
 fn triggers(watched: &Watched) -> [(String, String); 3] {
     let columns = |prefix: char| {
-        (1..=watched.identity.len()).map(move |n| format!(", {prefix}{n}")).collect::<String>()
+        (1..=watched.identity.len())
+            .map(move |n| format!(", {prefix}{n}"))
+            .collect::<String>()
     };
     let values = |row: &str| {
-        let values = watched.identity.iter().map(|column| format!(", {row}.{}", quote(column)));
+        let values = watched
+            .identity
+            .iter()
+            .map(|column| format!(", {row}.{}", quote(column)));
         values.collect::<String>()
     };
     let make = |letter: char, event: &str, columns: String, values: String| {
@@ -231,7 +287,12 @@ fn triggers(watched: &Watched) -> [(String, String); 3] {
     };
     [
         make('i', "INSERT", columns('k'), values("NEW")),
-        make('u', "UPDATE", columns('k') + &columns('o'), values("NEW") + &values("OLD")),
+        make(
+            'u',
+            "UPDATE",
+            columns('k') + &columns('o'),
+            values("NEW") + &values("OLD"),
+        ),
         make('d', "DELETE", columns('o'), values("OLD")),
     ]
 }

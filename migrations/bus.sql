@@ -1,0 +1,18 @@
+-- The embedded bus, format 1: one history of events in one file.
+CREATE TABLE IF NOT EXISTS event (
+    offset INTEGER PRIMARY KEY,             -- from 1, without holes
+    id TEXT NOT NULL,                       -- the event's id, for repeated publishing
+    change INTEGER NOT NULL,                -- 1: from a change producer, 0: from an application
+    at_ms INTEGER NOT NULL,                 -- when it was stored
+    body TEXT NOT NULL                      -- CloudEvents JSON
+);
+-- Ids of applications' events, within the duplicate window.
+CREATE TABLE IF NOT EXISTS recent (
+    id TEXT PRIMARY KEY,
+    offset INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fact (
+    name TEXT PRIMARY KEY,                  -- epoch, last, bytes, checkpoint
+    value NOT NULL
+) WITHOUT ROWID;

@@ -1,0 +1,235 @@
+//! The bus of one machine: an SQLite file of its own beside the database. One thread writes it,
+//! each commit is an fsync, and readers follow it by offset.
+
+mod log;
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::Stream;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::log::Log;
+use super::{Bus, Chunk, Head, PublishError, Published, ReadError};
+use crate::{
+    event::{Batch, Delivery},
+    position::{Checkpoint, Position},
+};
+
+/// Batches that wait for the writer. It takes all that wait in one commit, so that a slow disk
+/// makes the commits larger and not the queue longer.
+const WRITER_QUEUE: usize = 256;
+
+/// Events read at once while following the bus.
+const CHUNK: usize = 1000;
+
+/// How often what is old is deleted.
+const TRIM_INTERVAL: Duration = Duration::from_millis(1000);
+
+/// Where the bus keeps its events, and for how long.
+#[derive(Debug, Clone)]
+pub struct EmbeddedBusConfig {
+    /// The file, by convention the database's path with `-bus` appended.
+    pub path: PathBuf,
+    /// How long an event is retained.
+    pub keep: Duration,
+    /// The most bytes of events retained.
+    pub max_bytes: u64,
+}
+
+/// Why the bus cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("another rowcast serves this database (it holds {0})")]
+    Taken(PathBuf),
+    /// The file cannot be opened, or is no bus.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A [`Bus`] in this process, durable in its own file.
+#[derive(Debug, Clone)]
+pub struct EmbeddedBus {
+    writer: mpsc::Sender<Publish>,
+    head: watch::Receiver<Head>,
+    reader: Arc<Mutex<Log>>,
+    /// Held as long as any handle lives, so that no second process opens the file.
+    _lock: Arc<File>,
+}
+
+struct Publish {
+    batch: Batch,
+    reply: oneshot::Sender<Result<Published, PublishError>>,
+}
+
+impl EmbeddedBus {
+    /// Opens the bus, or creates it, and starts its writer thread, which ends when the last
+    /// handle is dropped.
+    ///
+    /// # Errors
+    /// [`OpenError::Taken`] where another process has the file open.
+    pub fn open(config: &EmbeddedBusConfig) -> Result<Self, OpenError> {
+        let file = |source| OpenError::File {
+            path: config.path.clone(),
+            source,
+        };
+        let lock = lock(&config.path)?;
+        let mut log = Log::open(&config.path).map_err(|err| file(err.into()))?;
+        let reader = Log::open(&config.path).map_err(|err| file(err.into()))?;
+        let (sender, head) = watch::channel(log.head().map_err(|err| file(err.into()))?);
+        let (writer, queue) = mpsc::channel(WRITER_QUEUE);
+        let config = config.clone();
+        std::thread::Builder::new()
+            .name("bus-writer".to_owned())
+            .spawn(move || write_loop(&mut log, &config, queue, &sender))
+            .map_err(|err| file(err.into()))?;
+        Ok(Self {
+            writer,
+            head,
+            reader: Arc::new(Mutex::new(reader)),
+            _lock: Arc::new(lock),
+        })
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Log) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let reader = self.reader.clone();
+        let task = tokio::task::spawn_blocking(move || read(&guard(&reader)));
+        task.await
+            .unwrap_or_else(|err| Err(ReadError::Unavailable(err.into())))
+    }
+}
+
+fn guard(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    // A reader that panicked left nothing half done: it only reads.
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether another process has the bus open.
+pub fn is_taken(path: &Path) -> bool {
+    path.exists() && matches!(lock(path), Err(OpenError::Taken(_)))
+}
+
+/// Where a read of the database stands in the bus, for a process that only looks: the position
+/// of the last event that the read saw. `None` where the bus has not come that far, or is not
+/// there.
+pub fn cut(path: &Path, horizon: &Checkpoint) -> Option<Position> {
+    let found = path
+        .exists()
+        .then(|| Log::look(path).and_then(|log| log.cut(horizon)))?;
+    found.unwrap_or_else(|err| {
+        tracing::debug!(error = %err, "the bus cannot be read");
+        None
+    })
+}
+
+/// Takes the lock file beside the bus. The bus file itself cannot be locked: SQLite closes and
+/// opens descriptors of it as it likes.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-lock");
+    let path = PathBuf::from(name);
+    let open = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = open.map_err(|err| OpenError::File {
+        path: path.clone(),
+        source: err.into(),
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(OpenError::Taken(path)),
+    }
+}
+
+fn write_loop(
+    log: &mut Log,
+    config: &EmbeddedBusConfig,
+    mut queue: mpsc::Receiver<Publish>,
+    head: &watch::Sender<Head>,
+) {
+    let mut waiting = Vec::new();
+    let mut next_trim = std::time::Instant::now() + TRIM_INTERVAL;
+    while queue.blocking_recv_many(&mut waiting, WRITER_QUEUE) > 0 {
+        let (batches, replies): (Vec<_>, Vec<_>) = waiting
+            .drain(..)
+            .map(|publish| (publish.batch, publish.reply))
+            .unzip();
+        let outcomes = log.append(&batches);
+        match log.head() {
+            Ok(now) => drop(head.send_replace(now)),
+            Err(err) => tracing::error!(error = %err, "the bus cannot be read after a write"),
+        }
+        for (reply, outcome) in replies.into_iter().zip(outcomes) {
+            // The publisher may have gone; what it sent is stored all the same.
+            let _ = reply.send(outcome);
+        }
+        if next_trim <= std::time::Instant::now() {
+            next_trim = std::time::Instant::now() + TRIM_INTERVAL;
+            if let Err(err) = log.trim(config.keep, config.max_bytes) {
+                tracing::warn!(error = %err, "the bus cannot be trimmed");
+            }
+        }
+    }
+}
+
+impl Bus for EmbeddedBus {
+    async fn publish(&self, batch: Batch) -> Result<Published, PublishError> {
+        let (reply, outcome) = oneshot::channel();
+        let stopped = || PublishError::Unavailable("the bus has stopped".into());
+        let sent = self.writer.send(Publish { batch, reply }).await;
+        sent.map_err(|_| stopped())?;
+        outcome.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    fn subscribe(
+        &self,
+        from: Position,
+    ) -> impl Stream<Item = Result<Chunk, ReadError>> + Send + Unpin + 'static {
+        let state = (self.clone(), from, true);
+        Box::pin(futures_util::stream::unfold(
+            state,
+            |(mut bus, from, at_once)| async move {
+                // At once the first time, and while there is more; then with every new head.
+                if !at_once && bus.head.changed().await.is_err() {
+                    return None;
+                }
+                bus.head.borrow_and_update();
+                let after = from.clone();
+                match bus.blocking(move |log| log.follow(&after, CHUNK)).await {
+                    Ok((chunk, next)) => {
+                        let more = chunk.head.is_none();
+                        Some((Ok(chunk), (bus, next, more)))
+                    }
+                    Err(err) => {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        Some((Err(err), (bus, from, true)))
+                    }
+                }
+            },
+        ))
+    }
+
+    async fn read(&self, after: Position, limit: usize) -> Result<Vec<Delivery>, ReadError> {
+        self.blocking(move |log| log.read(&after, limit)).await
+    }
+
+    async fn head(&self) -> Result<Head, ReadError> {
+        Ok(self.head.borrow().clone())
+    }
+}

@@ -1,0 +1,355 @@
+//! The embedded bus's file: appending, reading and trimming, all synchronous.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::super::{Chunk, Head, PublishError, Published, ReadError};
+use crate::{
+    event::{Batch, Body, Delivery, Event, MAX_EVENT_BYTES},
+    position::{Checkpoint, Epoch, Position},
+};
+
+/// An application's event with an id stored within this time is a repetition.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// Events deleted in one step.
+const TRIM_STEP: u32 = 2000;
+
+const TABLES: &str = include_str!("../../../migrations/bus.sql");
+
+/// A connection to the file.
+#[derive(Debug)]
+pub struct Log {
+    conn: Connection,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl Log {
+    /// Opens the file, or creates it with a fresh epoch.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let conn = Connection::open(path)?;
+        conn.busy_timeout(Duration::from_secs(10))?;
+        conn.pragma_update(None, "journal_mode", "wal")?;
+        // An acknowledged event is on the disk (promise P11).
+        conn.pragma_update(None, "synchronous", "full")?;
+        let mut log = Self { conn };
+        let tx = log
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute_batch(TABLES)?;
+        if fact::<String>(&tx, "epoch")?.is_none() {
+            begin_epoch(&tx)?;
+        }
+        tx.commit()?;
+        Ok(log)
+    }
+
+    /// Opens an existing file to look into it.
+    pub fn look(path: &Path) -> Result<Self, Failure> {
+        let conn = crate::sqlite::open(path, crate::sqlite::Mode::Read)?;
+        Ok(Self { conn })
+    }
+
+    /// The position of the last event before `horizon`, if the bus has come that far.
+    pub fn cut(&self, horizon: &Checkpoint) -> Result<Option<Position>, Failure> {
+        let tx = self.conn.unchecked_transaction()?;
+        let head = head(&tx)?;
+        if !head
+            .checkpoint
+            .as_ref()
+            .is_some_and(|stored| stored.covers(horizon))
+        {
+            return Ok(None);
+        }
+        let mut newest =
+            tx.prepare("SELECT offset, id FROM event WHERE change ORDER BY offset DESC")?;
+        let mut rows = newest.query([])?;
+        let mut cut = head.position.offset;
+        while let Some(row) = rows.next()? {
+            let (offset, id): (i64, String) = (row.get(0)?, row.get(1)?);
+            let place = id
+                .rsplit_once('/')
+                .and_then(|(place, _)| place.parse().ok());
+            if place.is_none_or(|place| horizon.covers(&place)) {
+                break;
+            }
+            cut = offset.unsigned_abs() - 1;
+        }
+        Ok(Some(head.position.at(cut)))
+    }
+
+    /// The head, in one read.
+    pub fn head(&self) -> Result<Head, Failure> {
+        head(&self.conn)
+    }
+
+    /// Appends batches in one commit, or if that fails, none of them.
+    pub fn append(&mut self, batches: &[Batch]) -> Vec<Result<Published, PublishError>> {
+        let mut outcomes = Vec::with_capacity(batches.len());
+        let done = self.try_append(batches, &mut outcomes);
+        if let Err(err) = done {
+            let text = err.to_string();
+            outcomes.clear();
+            outcomes.extend(
+                batches
+                    .iter()
+                    .map(|_| Err(PublishError::Unavailable(text.clone().into()))),
+            );
+        }
+        outcomes
+    }
+
+    fn try_append(
+        &mut self,
+        batches: &[Batch],
+        outcomes: &mut Vec<Result<Published, PublishError>>,
+    ) -> Result<(), Failure> {
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let now = now_ms();
+        for batch in batches {
+            outcomes.push(match append(&tx, batch, now) {
+                Ok(published) => Ok(published),
+                Err(AppendError::Publish(err)) => Err(err),
+                Err(AppendError::File(err)) => return Err(err),
+            });
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Reads what follows `after`, and where to go on. Another epoch is read from its beginning.
+    pub fn follow(&self, after: &Position, limit: usize) -> Result<(Chunk, Position), ReadError> {
+        let tx = self.conn.unchecked_transaction().map_err(unavailable)?;
+        let head = head(&tx).map_err(ReadError::Unavailable)?;
+        let after = match after.epoch == head.position.epoch {
+            true => after.clone(),
+            false => head.position.at(head.first - 1),
+        };
+        let deliveries = range(&tx, &head, &after, limit)?;
+        let next = deliveries
+            .last()
+            .map_or(after, |last| last.position.clone());
+        let head = (next == head.position).then_some(head);
+        Ok((Chunk { deliveries, head }, next))
+    }
+
+    /// Reads at most `limit` events after a position of this epoch.
+    pub fn read(&self, after: &Position, limit: usize) -> Result<Vec<Delivery>, ReadError> {
+        let tx = self.conn.unchecked_transaction().map_err(unavailable)?;
+        let head = head(&tx).map_err(ReadError::Unavailable)?;
+        if after.epoch != head.position.epoch {
+            return Err(ReadError::Epoch);
+        }
+        range(&tx, &head, after, limit)
+    }
+
+    /// Deletes a step of what is older than `keep`, or over `max_bytes`, the oldest first.
+    pub fn trim(&mut self, keep: Duration, max_bytes: u64) -> Result<(), Failure> {
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let now = now_ms();
+        let mut bytes = fact::<i64>(&tx, "bytes")?.unwrap_or(0);
+        let old = now.saturating_sub(millis(keep));
+        let max_bytes = i64::try_from(max_bytes).unwrap_or(i64::MAX);
+        let mut oldest = tx.prepare(
+            "SELECT offset, at_ms, length(CAST(body AS BLOB)) FROM event ORDER BY offset LIMIT ?1",
+        )?;
+        let mut rows = oldest.query([TRIM_STEP])?;
+        let mut upto = None;
+        while let Some(row) = rows.next()? {
+            let (offset, at_ms, length): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if at_ms >= old && bytes <= max_bytes {
+                break;
+            }
+            (upto, bytes) = (Some(offset), bytes - length);
+        }
+        drop(rows);
+        drop(oldest);
+        if let Some(upto) = upto {
+            tx.execute("DELETE FROM event WHERE offset <= ?1", [upto])?;
+            set_fact(&tx, "bytes", bytes)?;
+        }
+        tx.execute(
+            "DELETE FROM recent WHERE at_ms < ?1",
+            [now - millis(DUPLICATE_WINDOW)],
+        )?;
+        tx.commit()?;
+        Ok(())
+    }
+}
+
+enum AppendError {
+    Publish(PublishError),
+    File(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for AppendError {
+    fn from(err: E) -> Self {
+        Self::File(err.into())
+    }
+}
+
+fn append(tx: &Transaction<'_>, batch: &Batch, now: i64) -> Result<Published, AppendError> {
+    let bodies: Vec<String> = batch.events.iter().map(Event::to_json).collect();
+    if let Some(body) = bodies.iter().find(|body| body.len() > MAX_EVENT_BYTES) {
+        return Err(AppendError::Publish(PublishError::TooLarge {
+            bytes: body.len(),
+        }));
+    }
+    let mut head = head(tx)?;
+    if let Some(checkpoint) = &batch.checkpoint {
+        match &head.checkpoint {
+            Some(stored) if stored.source != checkpoint.source => {
+                begin_epoch(tx)?;
+                head = self::head(tx)?;
+            }
+            Some(stored) if stored.covers(checkpoint) => {
+                return Ok(Published {
+                    position: head.position,
+                    stored: 0,
+                });
+            }
+            _ => {}
+        }
+        set_fact(tx, "checkpoint", checkpoint.to_string())?;
+    }
+    let (mut stored, mut bytes) = (0, 0);
+    let mut last = head.position.offset;
+    let mut position = head.position.clone();
+    for (event, body) in batch.events.iter().zip(&bodies) {
+        let change = matches!(event.body, Body::Change { .. });
+        if !change && let Some(offset) = repeated(tx, event, now)? {
+            position = head.position.at(offset);
+            continue;
+        }
+        last += 1;
+        position = head.position.at(last);
+        tx.prepare_cached(
+            "INSERT INTO event (offset, id, change, at_ms, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![last as i64, event.id, change, now, body])?;
+        if !change {
+            tx.prepare_cached(
+                "INSERT OR REPLACE INTO recent (id, offset, at_ms) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![event.id, last as i64, now])?;
+        }
+        (stored, bytes) = (stored + 1, bytes + body.len());
+    }
+    if stored > 0 {
+        set_fact(tx, "last", last as i64)?;
+        let before = fact::<i64>(tx, "bytes")?.unwrap_or(0);
+        set_fact(
+            tx,
+            "bytes",
+            before + i64::try_from(bytes).unwrap_or(i64::MAX),
+        )?;
+    }
+    Ok(Published { position, stored })
+}
+
+/// The offset under which an application's event was already stored.
+fn repeated(tx: &Transaction<'_>, event: &Event, now: i64) -> rusqlite::Result<Option<u64>> {
+    tx.prepare_cached("SELECT offset FROM recent WHERE id = ?1 AND at_ms >= ?2")?
+        .query_row(params![event.id, now - millis(DUPLICATE_WINDOW)], |row| {
+            row.get::<_, i64>(0)
+        })
+        .optional()
+        .map(|found| found.map(i64::unsigned_abs))
+}
+
+/// Begins another history, with nothing in it.
+fn begin_epoch(tx: &Transaction<'_>) -> Result<(), Failure> {
+    let mut bytes = [0_u8; 5];
+    getrandom::fill(&mut bytes)?;
+    let epoch: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    tx.execute_batch("DELETE FROM event; DELETE FROM recent; DELETE FROM fact")?;
+    set_fact(tx, "epoch", format!("e{epoch}"))?;
+    Ok(())
+}
+
+fn head(conn: &Connection) -> Result<Head, Failure> {
+    let epoch: String = fact(conn, "epoch")?.ok_or("the bus file has no epoch")?;
+    let offset = fact::<i64>(conn, "last")?.unwrap_or(0).unsigned_abs();
+    let first: Option<i64> = conn
+        .prepare_cached("SELECT min(offset) FROM event")?
+        .query_row([], |row| row.get(0))?;
+    let checkpoint: Option<String> = fact(conn, "checkpoint")?;
+    Ok(Head {
+        position: Position {
+            epoch: Epoch::parse(&epoch)?,
+            offset,
+        },
+        first: first.map_or(offset + 1, i64::unsigned_abs),
+        checkpoint: checkpoint
+            .map(|text| text.parse::<Checkpoint>())
+            .transpose()?,
+    })
+}
+
+fn range(
+    conn: &Connection,
+    head: &Head,
+    after: &Position,
+    limit: usize,
+) -> Result<Vec<Delivery>, ReadError> {
+    if after.offset > head.position.offset {
+        return Err(ReadError::Ahead);
+    }
+    if after.offset + 1 < head.first {
+        return Err(ReadError::Trimmed);
+    }
+    let read = || -> Result<Vec<Delivery>, Failure> {
+        let mut statement = conn.prepare_cached(
+            "SELECT offset, change, body FROM event WHERE offset > ?1 ORDER BY offset LIMIT ?2",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![after.offset as i64, limit])?;
+        let mut deliveries = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (offset, change): (i64, bool) = (row.get(0)?, row.get(1)?);
+            let event = Event::from_json(row.get_ref(2)?.as_str()?, change)?;
+            deliveries.push(Delivery {
+                position: after.at(offset.unsigned_abs()),
+                event,
+            });
+        }
+        Ok(deliveries)
+    };
+    read().map_err(ReadError::Unavailable)
+}
+
+fn fact<T: rusqlite::types::FromSql>(conn: &Connection, name: &str) -> rusqlite::Result<Option<T>> {
+    conn.prepare_cached("SELECT value FROM fact WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()
+}
+
+fn set_fact(conn: &Connection, name: &str, value: impl rusqlite::ToSql) -> rusqlite::Result<()> {
+    conn.prepare_cached("INSERT OR REPLACE INTO fact (name, value) VALUES (?1, ?2)")?
+        .execute(params![name, value])?;
+    Ok(())
+}
+
+fn unavailable(err: rusqlite::Error) -> ReadError {
+    ReadError::Unavailable(err.into())
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,381 @@
+//! The command line: what can be asked of the binary, and what its exit codes mean.
+
+mod check;
+pub mod init;
+mod query;
+mod remove;
+mod run;
+mod serve;
+
+pub use run::run;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use serde_json::{Map, Value as Json, json};
+
+use crate::config::Overrides;
+
+const EXAMPLES: &str = "\
+Examples:
+  rowcast                                   serve rowcast.db; the first run creates it with a demo
+  rowcast init --database sqlite:care.db    write a rowcast.toml for a database of your own
+  rowcast check                             is everything in place, and if not, what to do
+  rowcast --listen 127.0.0.1:0              serve on a port that is free
+  rowcast query patient --id 1              one reply frame on standard output
+
+Every setting can stand in rowcast.toml, in the environment as ROWCAST__SERVER__LISTEN, or, as far
+as there is one, in a flag; the later of these wins.
+
+Exit codes:
+  0   done, or stopped as asked
+  1   failed; standard error says why
+  64  wrong usage or configuration; standard error names the file or flag and the key";
+
+const QUERY_EXAMPLES: &str = "\
+Examples:
+  rowcast query patient
+  rowcast query patient --id 1
+  rowcast query patient --page 2 --size 20 --order 'name desc'
+  rowcast query patient --filter '{\"ward\":\"3\",\"age\":{\"gte\":80},\"floor\":[1,2]}'
+  rowcast query visit --all
+  rowcast query visit --params '{\"size\":5}'
+
+The reply is the frame that a browser gets. A refused query is a sys:error frame and exit code 1.";
+
+const INIT_NOTES: &str = "\
+Reads the database that --database names and writes one topic a table to --config, by default
+./rowcast.toml. Tables and columns that look private (accounts, sessions, tokens, migrations) are
+left commented out. An existing file is only written over with --force; the database is never
+created or changed.
+
+Example:
+  rowcast init --database sqlite:db.sqlite3 && rowcast check";
+
+/// What the process was asked to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cli {
+    /// Flags that every command takes.
+    pub common: Common,
+    /// The command; [`Command::Serve`] where none was named.
+    pub command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Common {
+    /// The configuration file [default: ./rowcast.toml, where it exists]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// The database, such as sqlite:rowcast.db
+    #[arg(long, value_name = "URL", global = true)]
+    pub database: Option<String>,
+    /// The bus, such as embedded:
+    #[arg(long, value_name = "URL", global = true)]
+    pub bus: Option<String>,
+}
+
+/// One command with its own flags.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum Command {
+    /// Serve browsers: carry changes to them and answer their queries (the default)
+    Serve(Serve),
+    /// Answer one query as a browser would get it: prints the reply frame alone
+    Query(Box<Query>),
+    /// Check every precondition and say how to mend what is not met
+    Check,
+    /// Look at a database and write a commented rowcast.toml for it
+    Init(Init),
+    /// Take everything that Rowcast put into the database off again
+    Remove,
+}
+
+/// Flags of `rowcast serve`.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub struct Serve {
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8888]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+}
+
+/// Flags of `rowcast init`.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[command(after_help = INIT_NOTES)]
+pub struct Init {
+    /// Write over an existing file
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Flags of `rowcast query`.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[command(after_help = QUERY_EXAMPLES)]
+pub struct Query {
+    /// The topic
+    #[arg(value_name = "TYPE")]
+    pub topic: String,
+    /// The row with this key; a composite key as JSON: '{"a":1,"b":2}'
+    #[arg(long, value_parser = read_id, allow_hyphen_values = true,
+          conflicts_with_all = ["page", "size", "order", "filter", "after", "all"])]
+    pub id: Option<Json>,
+    /// The page, from 1
+    #[arg(long, value_name = "N")]
+    pub page: Option<u32>,
+    /// Rows of a page
+    #[arg(long, value_name = "N")]
+    pub size: Option<u32>,
+    /// A column to sort by, 'name' or 'name desc'; may be repeated
+    #[arg(long, value_name = "COLUMN")]
+    pub order: Vec<String>,
+    /// Conditions, all of which must hold
+    #[arg(long, value_name = "JSON", value_parser = read_object)]
+    pub filter: Option<Map<String, Json>>,
+    /// Continue after a page: its page.next
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    pub after: Option<String>,
+    /// The whole view, in parts
+    #[arg(long)]
+    pub all: bool,
+    /// The parameters as they stand in a frame, instead of the flags above
+    #[arg(long, value_name = "JSON", value_parser = read_object,
+          conflicts_with_all = ["id", "page", "size", "order", "filter", "after", "all"])]
+    pub params: Option<Map<String, Json>>,
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or stopped as asked: 0.
+    Fine,
+    /// Failed, or a precondition is not met: 1.
+    Failure,
+    /// Wrong usage or configuration: 64, the EX_USAGE of sysexits.h.
+    Usage,
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "rowcast",
+    version,
+    about = "Committed database changes to every browser, on one WebSocket, without a gap.",
+    after_help = EXAMPLES,
+)]
+struct Line {
+    // First, for the heading of the common flags goes on to all that follow them.
+    #[command(flatten)]
+    serve: Serve,
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Reads the command line, the program's name first.
+///
+/// # Errors
+/// The process is to end with this [`Exit`] at once; everything has been said already: help and
+/// version on standard output, wrong usage on standard error.
+pub fn parse<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>) -> Result<Cli, Exit> {
+    Line::try_parse_from(args).and_then(settle).map_err(|err| {
+        // Whoever closed the terminal has no need for the text; the exit code still tells.
+        let _ = err.print();
+        exit(&err)
+    })
+}
+
+/// Clap's own code for wrong usage is 2.
+fn exit(err: &clap::Error) -> Exit {
+    match err.use_stderr() {
+        true => Exit::Usage,
+        false => Exit::Fine,
+    }
+}
+
+/// `--listen` may stand before `serve` or without it, but with no other command.
+fn settle(line: Line) -> Result<Cli, clap::Error> {
+    let command = match (line.command, line.serve.listen) {
+        (None, listen) => Command::Serve(Serve { listen }),
+        (Some(Command::Serve(serve)), listen) => Command::Serve(Serve {
+            listen: serve.listen.or(listen),
+        }),
+        (Some(command), None) => command,
+        (Some(_), Some(_)) => {
+            let text = "--listen belongs to `rowcast serve`";
+            return Err(Line::command().error(ErrorKind::ArgumentConflict, text));
+        }
+    };
+    Ok(Cli {
+        common: line.common,
+        command,
+    })
+}
+
+// === impl Cli ===
+
+impl Cli {
+    /// The flags as a layer of the configuration.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            database: self.common.database.clone(),
+            bus: self.common.bus.clone(),
+            listen: match &self.command {
+                Command::Serve(serve) => serve.listen.clone(),
+                _ => None,
+            },
+        }
+    }
+}
+
+// === impl Query ===
+
+impl Query {
+    /// The frame that a browser would send for this (docs/protocol.md §1.1), without `rid`.
+    pub fn frame(&self) -> Json {
+        let mut frame = json!({ "type": self.topic });
+        if let Some(id) = &self.id {
+            frame["id"] = id.clone();
+            return frame;
+        }
+        let params = self.params.clone().unwrap_or_else(|| self.flags());
+        if !params.is_empty() {
+            frame["params"] = params.into();
+        }
+        frame
+    }
+
+    fn flags(&self) -> Map<String, Json> {
+        let order = (!self.order.is_empty()).then(|| json!(self.order));
+        let given = [
+            ("page", self.page.map(Json::from)),
+            ("size", self.size.map(Json::from)),
+            ("order", order),
+            ("filter", self.filter.clone().map(Json::Object)),
+            ("after", self.after.clone().map(Json::from)),
+            ("all", self.all.then_some(Json::Bool(true))),
+        ];
+        let told = |(name, value): (&str, Option<Json>)| Some((name.to_owned(), value?));
+        given.into_iter().filter_map(told).collect()
+    }
+}
+
+fn read_object(text: &str) -> Result<Map<String, Json>, String> {
+    serde_json::from_str(text).map_err(|err| format!("a JSON object is needed: {err}"))
+}
+
+/// A key of one column is passed on as text: the wire accepts numbers in that form.
+fn read_id(text: &str) -> Result<Json, String> {
+    match text.starts_with('{') {
+        true => read_object(text).map(Json::Object),
+        false => Ok(text.into()),
+    }
+}
+
+// === impl Exit ===
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> Result<Cli, Exit> {
+        let args = std::iter::once("rowcast").chain(text.split_whitespace());
+        Line::try_parse_from(args)
+            .and_then(settle)
+            .map_err(|err| exit(&err))
+    }
+
+    fn query(text: &str) -> String {
+        match line(text).unwrap().command {
+            Command::Query(query) => query.frame().to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_what_happens_without_a_command() {
+        for text in [
+            "--listen :0 --config a.toml --database sqlite:b",
+            "--listen :0 serve --config a.toml --database sqlite:b",
+            "--config a.toml serve --listen :0 --database sqlite:b",
+        ] {
+            let cli = line(text).unwrap();
+            assert_eq!(cli.common.config, Some("a.toml".into()), "{text}");
+            let expected = Overrides {
+                database: Some("sqlite:b".into()),
+                bus: None,
+                listen: Some(":0".into()),
+            };
+            assert_eq!(cli.overrides(), expected, "{text}");
+        }
+        assert_eq!(line("").unwrap().command, Command::Serve(Serve::default()));
+    }
+
+    #[test]
+    fn every_command_takes_the_common_flags() {
+        for command in ["check", "init --force", "remove", "query patient", "serve"] {
+            let cli = line(&format!("{command} --bus embedded: --config x")).unwrap();
+            assert_eq!(cli.overrides().bus.as_deref(), Some("embedded:"));
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_64_and_help_is_fine() {
+        for text in [
+            "srve",
+            "--lisen x",
+            "check extra",
+            "--listen :0 check",
+            "query",
+            "query a --page x",
+            "query a --filter 1",
+            "query a --id 1 --page 2",
+            "query a --params {} --all",
+        ] {
+            assert_eq!(line(text), Err(Exit::Usage), "{text}");
+        }
+        for text in [
+            "--help",
+            "-h",
+            "help",
+            "help query",
+            "init --help",
+            "--version",
+        ] {
+            assert_eq!(line(text), Err(Exit::Fine), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_query_becomes_the_frame_of_a_browser() {
+        assert_eq!(query("query patient"), r#"{"type":"patient"}"#);
+        assert_eq!(
+            query("query patient --id -1"),
+            r#"{"type":"patient","id":"-1"}"#
+        );
+        assert_eq!(
+            query(r#"query a --id {"x":1}"#),
+            r#"{"type":"a","id":{"x":1}}"#
+        );
+        assert_eq!(
+            query(r#"query a --page 2 --size 5 --order b --order c --filter {"d":null}"#),
+            r#"{"type":"a","params":{"page":2,"size":5,"order":["b","c"],"filter":{"d":null}}}"#
+        );
+        assert_eq!(
+            query("query a --all"),
+            r#"{"type":"a","params":{"all":true}}"#
+        );
+        assert_eq!(
+            query("query a --after t"),
+            r#"{"type":"a","params":{"after":"t"}}"#
+        );
+        assert_eq!(
+            query(r#"query a --params {"size":5}"#),
+            r#"{"type":"a","params":{"size":5}}"#
+        );
+    }
+}

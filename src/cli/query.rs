@@ -1,0 +1,69 @@
+//! `rowcast query`: one direct query, straight from the database.
+
+use super::{Exit, Query};
+use crate::{
+    app,
+    bus::embedded,
+    config::Config,
+    protocol::{self, ErrorCode, Failure, Request, Select},
+    store::{
+        Store, StoreError,
+        sqlite::{SqliteStore, SqliteStoreConfig},
+    },
+};
+
+/// Prints the reply frame on standard output, or the error frame, with exit code 1.
+///
+/// The reply says `"exact":false`, and has no cursor, unless the bus has already stored
+/// everything that the read saw, as it has within milliseconds where a gateway runs.
+pub async fn run(config: &Config, asked: &Query) -> anyhow::Result<Exit> {
+    let topics = app::topics(config)?;
+    let (frames, exit) = match answer(config, &topics, asked).await {
+        Ok(frames) => (frames, Exit::Fine),
+        Err(failure) => (
+            vec![protocol::error(&failure, config.server.language)],
+            Exit::Failure,
+        ),
+    };
+    for frame in frames {
+        println!("{frame}");
+    }
+    Ok(exit)
+}
+
+async fn answer(
+    config: &Config,
+    topics: &crate::topic::Topics,
+    asked: &Query,
+) -> Result<Vec<String>, Failure> {
+    let request = Request::parse(&asked.frame().to_string())?;
+    let Request::Query { topic, select, .. } = request else {
+        return Err(ErrorCode::UnknownType.into());
+    };
+    let topic = topics.get(&topic).cloned().ok_or(ErrorCode::UnknownType)?;
+    let store = SqliteStore::new(SqliteStoreConfig {
+        path: config.database_path().to_owned(),
+        connections: 1,
+        timeout: config.database.query_timeout,
+    });
+    let parts = matches!(select, Select::All(_)).then_some(usize::MAX);
+    let snapshot = store
+        .snapshot(topic.clone(), select)
+        .await
+        .map_err(|err| match err {
+            StoreError::BadParam(detail) => Failure::param(detail),
+            StoreError::Timeout => ErrorCode::QueryTimeout.into(),
+            StoreError::Unavailable(_) => ErrorCode::DbUnavailable.into(),
+        })?;
+    let place = snapshot.horizon.as_ref();
+    let cursor = place.and_then(|horizon| embedded::cut(&config.bus_path(), horizon));
+    let (rows, page) = (&snapshot.rows, snapshot.page.as_ref());
+    Ok(protocol::reply(
+        &topic.name,
+        None,
+        rows,
+        page,
+        cursor.as_ref(),
+        (cursor.is_some(), parts),
+    ))
+}

@@ -1,0 +1,261 @@
+//! The configuration: built-in defaults ← `rowcast.toml` ← environment ← flags, and what each
+//! setting means. The defaults are `rowcast.example.toml` itself, built into the binary, so that
+//! the example can never tell another story.
+
+mod error;
+mod load;
+mod values;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+pub use error::{ConfigError, Origin};
+pub use load::{DEFAULT_FILE, Overrides, database, load};
+pub use values::{BusUrl, DatabaseUrl, Listen};
+
+use crate::{
+    protocol::Language,
+    topic::{BadTopic, TopicSpec},
+};
+use values::{filter, millis, origins, within};
+
+/// The configuration of one process, complete and each value within its bounds.
+///
+/// What only the database can tell, such as whether a topic's columns exist, is checked later by
+/// [`crate::topic::Topic::resolve`]; [`Config::bad_topic`] reports it in the same form.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[server]`: sockets and HTTP.
+    pub server: Server,
+    /// `[database]`: where rows come from.
+    pub database: Database,
+    /// `[bus]`: where events are kept.
+    pub bus: Bus,
+    /// `[auth]`: who may connect. Without the section a loopback listener admits everybody.
+    #[serde(default)]
+    pub auth: Option<Auth>,
+    /// `[log]`: what is written to standard error.
+    pub log: Log,
+    /// `[[topics]]`, in the order of the file.
+    pub topics: Vec<TopicSpec>,
+    /// Whether nobody has configured topics, so that `topics` are the demo's.
+    #[serde(skip)]
+    pub topics_are_demo: bool,
+    /// The file that was read, if any.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Address and port; port 0 takes a free one. Default `127.0.0.1:8888`: a first run must not
+    /// open a database to the network.
+    pub listen: Listen,
+    /// Origins that may connect besides the own host: `scheme://host[:port]` in lower case, or
+    /// `*` alone. Default none: a page of another origin could otherwise read with the cookies
+    /// of whoever opens it.
+    #[serde(deserialize_with = "origins")]
+    pub allowed_origins: Vec<String>,
+    /// Between two pings, in ms. Default 25,000: the idle timeouts of common proxies are 30 s
+    /// and 60 s.
+    #[serde(
+        rename = "ping_interval_ms",
+        deserialize_with = "millis::<100, 3_600_000, _>"
+    )]
+    pub ping_interval: Duration,
+    /// From a ping to the close with 4408, in ms. Default 10,000: longer than a phone needs to
+    /// change from Wi-Fi to mobile data.
+    #[serde(
+        rename = "pong_timeout_ms",
+        deserialize_with = "millis::<100, 3_600_000, _>"
+    )]
+    pub pong_timeout: Duration,
+    /// From opening with `hello=1` to the close with 4401, in ms. Default 10,000: a hello is
+    /// sent by a program, not by a person.
+    #[serde(
+        rename = "hello_timeout_ms",
+        deserialize_with = "millis::<100, 3_600_000, _>"
+    )]
+    pub hello_timeout: Duration,
+    /// Between two `sys:tick`, in ms. Default 5,000: how old "current" may be on a screen.
+    #[serde(
+        rename = "tick_interval_ms",
+        deserialize_with = "millis::<100, 3_600_000, _>"
+    )]
+    pub tick_interval: Duration,
+    /// How long a socket may take no byte before it is closed with 4008, in ms. Default 10,000:
+    /// it costs no memory meanwhile, and can resume, but its task and descriptor are wanted back.
+    #[serde(
+        rename = "write_timeout_ms",
+        deserialize_with = "millis::<100, 3_600_000, _>"
+    )]
+    pub write_timeout: Duration,
+    /// From the signal to the exit at the latest, in ms. Default 10,000: what `docker stop` gives
+    /// before it kills.
+    #[serde(
+        rename = "shutdown_grace_ms",
+        deserialize_with = "millis::<0, 3_600_000, _>"
+    )]
+    pub shutdown_grace: Duration,
+    /// The longest message of a client, in bytes. Default 64 KiB: a query is a few hundred bytes.
+    #[serde(deserialize_with = "within::<1_024, 16_777_216, _, _>")]
+    pub max_message_bytes: usize,
+    /// Queries of one socket that run at once. Default 2: a page and the detail beside it.
+    #[serde(deserialize_with = "within::<1, 1_000, _, _>")]
+    pub queries_running: usize,
+    /// Queries of one socket that wait. Default 8: a page that opens asks for a handful; more is
+    /// a loop gone wild, and is told so with 429.
+    #[serde(deserialize_with = "within::<0, 1_000, _, _>")]
+    pub queries_queued: usize,
+    /// Bytes of recent frames kept for all sessions together. Default 64 MiB: about five minutes
+    /// of 1,000 pushes/s of 200 bytes, longer than a deploy, so that a reconnect storm is served
+    /// from memory.
+    #[serde(deserialize_with = "within::<65_536, 68_719_476_736, _, _>")]
+    pub ring_max_bytes: usize,
+    /// Sockets open at once; the next is closed with 1013. Default 10,000: some 40 MB of idle
+    /// sockets, and below the descriptor limit of a service with its usual 16,384.
+    #[serde(deserialize_with = "within::<1, 10_000_000, _, _>")]
+    pub max_connections: usize,
+    /// Language of `msg` texts. Default Chinese, as in the tutorial.
+    pub language: Language,
+}
+
+/// `[database]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// The database. Default `sqlite:rowcast.db`, created with the demo on the first run.
+    pub url: DatabaseUrl,
+    /// Between two looks for changes by other processes, in ms. Default 4: a look is one
+    /// `PRAGMA data_version` of a few µs, and half of the interval is what a push waits.
+    #[serde(
+        rename = "poll_interval_ms",
+        deserialize_with = "millis::<1, 60_000, _>"
+    )]
+    pub poll_interval: Duration,
+    /// How long published entries stay in the changelog, in ms. Default 600,000: ten minutes to
+    /// look at it when something seems wrong; what clients resume from is the bus.
+    #[serde(
+        rename = "changelog_keep_ms",
+        deserialize_with = "millis::<0, 2_592_000_000, _>"
+    )]
+    pub changelog_keep: Duration,
+    /// Published entries kept at the most. Default 100,000: a few MB in the user's file.
+    #[serde(deserialize_with = "within::<1_000, 1_000_000_000, _, _>")]
+    pub changelog_max_rows: u64,
+    /// The longest direct query, in ms; then it is interrupted, and answered with a 504. Default
+    /// 3,000: a reader that stays open keeps the WAL from shrinking.
+    #[serde(
+        rename = "query_timeout_ms",
+        deserialize_with = "millis::<10, 600_000, _>"
+    )]
+    pub query_timeout: Duration,
+    /// Connections for direct queries. Default 2: a query is processor time, not waiting, so
+    /// more than the processor's cores bring nothing.
+    #[serde(deserialize_with = "within::<1, 64, _, _>")]
+    pub read_connections: usize,
+}
+
+/// `[bus]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bus {
+    /// The bus. Default `embedded:`, a file beside the database.
+    pub url: BusUrl,
+    /// How long events are kept for clients that resume, in ms. Default 86,400,000: a laptop
+    /// closed overnight catches up in the morning.
+    #[serde(
+        rename = "keep_ms",
+        deserialize_with = "millis::<1_000, 31_536_000_000, _>"
+    )]
+    pub keep: Duration,
+    /// Bytes of events kept at the most; the oldest go first. Default 1 GiB: some five million
+    /// events of 200 bytes, and a bound on the disk before `keep_ms` is one.
+    #[serde(deserialize_with = "within::<1_048_576, 1_099_511_627_776, _, _>")]
+    pub max_bytes: u64,
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// Admit everybody, also on an address that other machines reach. Default false: who opens a
+    /// database to the network must have written that down.
+    #[serde(default)]
+    pub anonymous: bool,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// What is logged, as `tracing_subscriber::EnvFilter` reads it. Default `info`: starts, stops
+    /// and what needs a person; nothing per event.
+    #[serde(deserialize_with = "filter")]
+    pub level: String,
+    /// How a line looks. Default text: it is read by people before it is read by machines.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reports what the database says against the topic at `index` as an error of the
+    /// configuration, with the file and the key.
+    pub fn bad_topic(&self, index: usize, bad: &BadTopic) -> ConfigError {
+        let key = format!("topics[{index}].{}", bad.field);
+        let error = ConfigError::new(self.topics_origin(), key, bad.reason.clone());
+        match self.topics_are_demo {
+            true => error.advise(
+                "these are the demo's topics; for a database of your own write [[topics]], \
+                 or let `rowcast init` write them",
+            ),
+            false => error,
+        }
+    }
+
+    /// Where the topics were written.
+    fn topics_origin(&self) -> Origin {
+        match &self.file {
+            Some(file) if !self.topics_are_demo => Origin::File(file.clone()),
+            _ => Origin::Defaults,
+        }
+    }
+
+    /// Whether everybody is admitted, whatever the listener.
+    pub fn anonymous(&self) -> bool {
+        self.auth.as_ref().is_some_and(|auth| auth.anonymous)
+    }
+
+    /// The file of the embedded bus: beside the database, named `<database>-bus`.
+    pub fn bus_path(&self) -> PathBuf {
+        let mut name = self.database.url.path().as_os_str().to_owned();
+        name.push("-bus");
+        PathBuf::from(name)
+    }
+
+    /// The database file.
+    pub fn database_path(&self) -> &Path {
+        self.database.url.path()
+    }
+}
+
+#[cfg(test)]
+mod tests;

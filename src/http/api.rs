@@ -1,0 +1,226 @@
+//! The API: topics, queries, events, refreshes, and how the process is.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, RawQuery, Request, State},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value as Json, json};
+
+use super::{Edge, answer};
+use crate::{
+    event::{BadEvent, Event},
+    protocol::{self, ErrorCode, Failure, Select},
+    ring::Cut,
+    session::SETTLE,
+    topic::{Affinity, Column, Push, Table, Topic, View},
+};
+
+/// How often a query is read again whose place was lost before it was known.
+const TRIES: usize = 3;
+
+/// `GET /api/topics`
+pub async fn topics(State(edge): State<Arc<Edge>>) -> Response {
+    let mut topics = Vec::new();
+    for topic in edge.gateway.topics.iter() {
+        let table = match topic.view {
+            Some(_) => edge.gateway.queries.describe(topic.clone()).await.ok(),
+            None => None,
+        };
+        topics.push(describe(topic, table.as_ref()));
+    }
+    answer::ok(json!({ "topics": topics }).to_string())
+}
+
+fn describe(topic: &Topic, table: Option<&Table>) -> Json {
+    let push = match topic.push {
+        Push::Row => "row",
+        Push::Page => "page",
+    };
+    let mut described = json!({ "type": &*topic.name, "push": push, "table": null });
+    let Some(view) = &topic.view else {
+        return described;
+    };
+    let order = view.order.iter().map(|by| match by.descending {
+        true => format!("{} desc", by.column),
+        false => by.column.clone(),
+    });
+    described["table"] = view.table.as_str().into();
+    described["key"] = json!(view.key);
+    described["where"] = json!(view.condition);
+    described["order"] = order.collect();
+    described["page_size"] = view.page_size.into();
+    described["max_page_size"] = view.max_page_size.into();
+    described["max_rows"] = view.max_rows.into();
+    if let Some(table) = table {
+        let columns = shown(view, table);
+        described["columns"] = columns.iter().map(|column| json!(&*column.name)).collect();
+        described["schema"] = schema(topic, view, &columns);
+    }
+    described
+}
+
+fn shown<'a>(view: &View, table: &'a Table) -> Vec<&'a Column> {
+    table
+        .columns
+        .iter()
+        .filter(|column| view.shows(&column.name))
+        .collect()
+}
+
+/// The row's JSON Schema. SQLite stores any type in any column, so types are what is declared.
+fn schema(topic: &Topic, view: &View, columns: &[&Column]) -> Json {
+    let mut properties = Map::new();
+    for column in columns {
+        let mut types = match column.affinity {
+            // An integer beyond 2^53 − 1 is a string.
+            Affinity::Integer => vec!["integer", "string"],
+            Affinity::Real => vec!["number", "string"],
+            Affinity::Numeric => vec!["number", "string"],
+            Affinity::Text | Affinity::Blob => vec!["string"],
+        };
+        if !column.not_null && !view.key.iter().any(|key| **key == *column.name) {
+            types.push("null");
+        }
+        properties.insert(column.name.to_string(), json!({ "type": types }));
+    }
+    let required: Vec<&str> = columns.iter().map(|column| &*column.name).collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": &*topic.name, "type": "object",
+        "properties": properties, "required": required,
+    })
+}
+
+/// `GET /api/query/{type}`
+pub async fn query(
+    State(edge): State<Arc<Edge>>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let Some(topic) = edge.gateway.topics.get(&name).cloned() else {
+        return edge.refuse(ErrorCode::UnknownType).into_response();
+    };
+    let select = match protocol::query_string(query.as_deref().unwrap_or("")) {
+        Ok(select) => select,
+        Err(failure) => return edge.refuse(failure).into_response(),
+    };
+    match edge.frame(&topic, &select).await {
+        Ok(frame) => answer::ok(frame),
+        Err(failure) => edge.refuse(failure).into_response(),
+    }
+}
+
+impl Edge {
+    /// One reply frame, with its place in the stream as the cursor.
+    async fn frame(&self, topic: &Arc<Topic>, select: &Select) -> Result<String, Failure> {
+        let ring = &self.gateway.ring;
+        for attempt in 1.. {
+            let snapshot = self
+                .gateway
+                .queries
+                .snapshot(topic.clone(), select.clone())
+                .await?;
+            let cut = match &snapshot.horizon {
+                Some(horizon) => ring.settled(horizon, SETTLE).await,
+                None => Cut::Wait,
+            };
+            let (cursor, exact) = match cut {
+                Cut::At(place) => (place.position, true),
+                Cut::Fallen if attempt < TRIES => continue,
+                Cut::Fallen | Cut::Wait => (ring.head().position, false),
+            };
+            let (rows, page) = (&snapshot.rows, snapshot.page.as_ref());
+            let frames =
+                protocol::reply(&topic.name, None, rows, page, Some(&cursor), (exact, None));
+            return Ok(frames.into_iter().next().unwrap_or_default());
+        }
+        Err(ErrorCode::Internal.into())
+    }
+}
+
+/// `POST /api/events`
+pub async fn publish(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    match edge.publish(request).await {
+        Ok(body) => answer::with_status(202, body),
+        Err(failure) => edge.refuse(failure).into_response(),
+    }
+}
+
+impl Edge {
+    async fn publish(&self, request: Request) -> Result<String, Failure> {
+        let text = answer::json_text(request)
+            .await?
+            .ok_or(ErrorCode::BadJson)?;
+        let event =
+            Event::from_application(&text, fresh_id(), now_ms()).map_err(|err| match err {
+                BadEvent::NotAnObject => Failure::from(ErrorCode::BadJson),
+                BadEvent::Member(member) => Failure::param(member),
+            })?;
+        if self.gateway.topics.get(&event.topic).is_none() {
+            return Err(ErrorCode::UnknownType.into());
+        }
+        let id = event.id.clone();
+        let cursor = self.publisher.publish(event).await?;
+        Ok(json!({ "code": 202, "id": id, "cursor": cursor.to_string() }).to_string())
+    }
+}
+
+/// `POST /api/topics/{type}/refresh`
+pub async fn refresh(State(edge): State<Arc<Edge>>, Path(name): Path<String>) -> Response {
+    if edge.gateway.topics.get(&name).is_none() {
+        return edge.refuse(ErrorCode::UnknownType).into_response();
+    }
+    if !edge.pages.touch(&name) {
+        let failure = Failure::param("type: only a page topic can be refreshed");
+        return edge.refuse(failure).into_response();
+    }
+    answer::with_status(202, json!({ "code": 202 }).to_string())
+}
+
+/// `GET /healthz`: the process answers.
+pub async fn healthz() -> Response {
+    answer::ok(json!({ "status": "alive" }).to_string())
+}
+
+/// `GET /readyz`: everything that is needed is there, or what is missing.
+pub async fn readyz(State(edge): State<Arc<Edge>>) -> Response {
+    let missing = edge.health.missing();
+    if missing.is_empty() {
+        return answer::ok(json!({ "status": "ready" }).to_string());
+    }
+    let parts = missing
+        .into_iter()
+        .map(|(part, reason)| (part.to_string(), reason.into()));
+    let missing: Map<String, Json> = parts.collect();
+    answer::with_status(
+        503,
+        json!({ "status": "not_ready", "missing": missing }).to_string(),
+    )
+}
+
+/// `GET /metrics`
+pub async fn metrics(State(edge): State<Arc<Edge>>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    (
+        [(header::CONTENT_TYPE, kind)],
+        edge.gateway.metrics.to_text(),
+    )
+        .into_response()
+}
+
+/// An id for an event that came without one.
+fn fresh_id() -> String {
+    let mut bytes = [0_u8; 16];
+    // Without randomness the same id twice would only mean that one event is taken for the other.
+    let _ = getrandom::fill(&mut bytes);
+    crate::row::hex(&bytes)[2..].to_owned()
+}
+
+/// Unix milliseconds.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,162 @@
+//! HTTP: the routes, and what holds for all of them.
+
+mod answer;
+mod api;
+mod console;
+mod demo;
+mod origins;
+mod sockets;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowOrigin, Any, CorsLayer},
+    set_header::SetResponseHeaderLayer,
+};
+
+pub use demo::Demo;
+pub use origins::Origins;
+
+use crate::{
+    fanout::{Pages, Publisher},
+    groups::Group,
+    metrics::Health,
+    protocol::{ErrorCode, MAX_MESSAGE_BYTES},
+    session::Gateway,
+};
+use answer::Refused;
+
+/// The methods of the tutorial's `CORS_ALLOW_METHODS`.
+pub const CORS_METHODS: [&str; 7] = ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT", "VIEW"];
+
+/// The headers of the tutorial's `CORS_ALLOW_HEADERS`.
+pub const CORS_HEADERS: [&str; 12] = [
+    "xmlhttprequest",
+    "x_filename",
+    "accept-encoding",
+    "authorization",
+    "content-type",
+    "dnt",
+    "origin",
+    "user-agent",
+    "x-csrftoken",
+    "x-requested-with",
+    "pragma",
+    "token",
+];
+
+/// The console's own files and sockets, and nothing else.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+/// What the routes need.
+#[derive(Debug)]
+pub struct Edge {
+    /// What sessions share.
+    pub gateway: Arc<Gateway>,
+    /// Applications' events.
+    pub publisher: Publisher,
+    /// Page topics, for a refresh.
+    pub pages: Pages,
+    /// The demo's trigger views; none on a database of the user's own.
+    pub demo: Option<Demo>,
+    /// Which parts are well.
+    pub health: Health,
+    /// Who may connect from a browser.
+    pub origins: Origins,
+    /// The sockets of the tutorial's echo.
+    pub echoes: Group,
+}
+
+/// All routes.
+pub fn router(edge: Arc<Edge>) -> Router {
+    let cors = cors(&edge.origins);
+    Router::new()
+        .route("/", get(console::page))
+        .route("/console/{file}", get(console::file))
+        .route("/api/topics", get(api::topics))
+        .route("/api/topics/{type}/refresh", post(api::refresh))
+        .route("/api/query/{type}", get(api::query))
+        .route("/api/events", post(api::publish))
+        .route("/chat/update/info/", post(demo::update_info))
+        .route("/chat/update/record/", post(demo::update_record))
+        .route("/healthz", get(api::healthz))
+        .route("/readyz", get(api::readyz))
+        .route("/metrics", get(api::metrics))
+        .route("/socket/all/", get(sockets::all))
+        .route("/chat/socket/", get(sockets::echo))
+        .fallback(|State(edge): State<Arc<Edge>>| async move { edge.refuse(ErrorCode::NotFound) })
+        .method_not_allowed_fallback(|State(edge): State<Arc<Edge>>| async move {
+            edge.refuse(ErrorCode::MethodNotAllowed)
+        })
+        .layer(from_fn_with_state(edge.clone(), same_origin_writes))
+        .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
+        .layer(cors)
+        .layer(set(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(set(header::REFERRER_POLICY, "no-referrer"))
+        .layer(set(
+            header::CONTENT_SECURITY_POLICY,
+            CONTENT_SECURITY_POLICY,
+        ))
+        .layer(CatchPanicLayer::new())
+        .with_state(edge)
+}
+
+fn set(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+}
+
+fn cors(origins: &Origins) -> CorsLayer {
+    let methods = CORS_METHODS
+        .iter()
+        .map(|name| Method::from_bytes(name.as_bytes()).expect("the names above are methods"));
+    let layer = CorsLayer::new()
+        .allow_methods(methods.collect::<Vec<_>>())
+        .allow_headers(CORS_HEADERS.map(HeaderName::from_static));
+    if origins.any() {
+        // A wildcard never goes with credentials.
+        return layer.allow_origin(Any);
+    }
+    let origins = origins.clone();
+    let allowed = AllowOrigin::predicate(move |origin, request| {
+        origins.allow(origin, request.headers.get(header::HOST))
+    });
+    layer.allow_origin(allowed).allow_credentials(true)
+}
+
+/// Refuses a write that a browser sends for a page of somebody else. CORS alone would not: it
+/// only keeps that page from reading the answer.
+async fn same_origin_writes(
+    State(edge): State<Arc<Edge>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers();
+    let foreign = headers
+        .get(header::ORIGIN)
+        .is_some_and(|origin| !edge.origins.allow(origin, headers.get(header::HOST)));
+    if foreign && request.method() == Method::POST {
+        return edge.refuse(ErrorCode::Forbidden).into_response();
+    }
+    next.run(request).await
+}
+
+impl Edge {
+    /// An error answer of that kind.
+    fn refuse(&self, failure: impl Into<crate::protocol::Failure>) -> Refused {
+        let failure = failure.into();
+        self.gateway.metrics.error(failure.code.slug());
+        Refused {
+            failure,
+            language: self.gateway.config.language,
+        }
+    }
+}

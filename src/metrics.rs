@@ -1,0 +1,219 @@
+//! What is counted, and what is well: the numbers behind `/metrics` and the reasons behind
+//! `/readyz`. Every drop, reset and close is counted here, whoever causes it.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// The one label of a family: why, or of which kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Kind {
+    kind: String,
+}
+
+/// Counters and gauges of one process. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Changes read from the source.
+    pub changes_read: Counter,
+    /// Events that the bus stored for this process, changes and applications' together.
+    pub events_published: Counter,
+    /// Frames that fanout appended to the ring.
+    pub frames_ringed: Counter,
+    /// Frames written to sockets: events, pages and replays.
+    pub pushes_sent: Counter,
+    /// Pages of page topics read from the database.
+    pub pages_read: Counter,
+    /// Sockets open now.
+    pub sessions: Gauge,
+    /// The last offset in the ring.
+    pub ring_offset: Gauge,
+    /// Bytes of frames in the ring.
+    pub ring_bytes: Gauge,
+    queries: Family<Kind, Counter>,
+    resets: Family<Kind, Counter>,
+    closes: Family<Kind, Counter>,
+    errors: Family<Kind, Counter>,
+    registry: Arc<Registry>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("rowcast");
+        let mut metrics = Self {
+            changes_read: Counter::default(),
+            events_published: Counter::default(),
+            frames_ringed: Counter::default(),
+            pushes_sent: Counter::default(),
+            pages_read: Counter::default(),
+            sessions: Gauge::default(),
+            ring_offset: Gauge::default(),
+            ring_bytes: Gauge::default(),
+            queries: Family::default(),
+            resets: Family::default(),
+            closes: Family::default(),
+            errors: Family::default(),
+            registry: Arc::default(),
+        };
+        let r = &mut registry;
+        r.register(
+            "changes_read",
+            "Row changes read from the source",
+            metrics.changes_read.clone(),
+        );
+        r.register(
+            "events_published",
+            "Events stored on the bus",
+            metrics.events_published.clone(),
+        );
+        r.register(
+            "frames_ringed",
+            "Frames encoded into the ring",
+            metrics.frames_ringed.clone(),
+        );
+        r.register(
+            "pushes_sent",
+            "Frames written to sockets",
+            metrics.pushes_sent.clone(),
+        );
+        r.register(
+            "pages_read",
+            "Pages read for page topics",
+            metrics.pages_read.clone(),
+        );
+        r.register("sessions", "Open sockets", metrics.sessions.clone());
+        r.register(
+            "ring_offset",
+            "Last bus offset in the ring",
+            metrics.ring_offset.clone(),
+        );
+        r.register(
+            "ring_bytes",
+            "Bytes of frames in the ring",
+            metrics.ring_bytes.clone(),
+        );
+        r.register(
+            "queries",
+            "Direct queries by outcome",
+            metrics.queries.clone(),
+        );
+        r.register(
+            "resets",
+            "Clients told to query again, by reason",
+            metrics.resets.clone(),
+        );
+        r.register(
+            "closes",
+            "Sockets closed by the server, by code",
+            metrics.closes.clone(),
+        );
+        r.register("errors", "Error answers, by slug", metrics.errors.clone());
+        metrics.registry = Arc::new(registry);
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Counts a direct query: `ok`, or the slug of its error.
+    pub fn query(&self, outcome: &str) {
+        self.queries.get_or_create(&kind(outcome)).inc();
+    }
+
+    /// Counts a `sys:reset`.
+    pub fn reset(&self, reason: &str) {
+        self.resets.get_or_create(&kind(reason)).inc();
+    }
+
+    /// Counts a socket that the server closes.
+    pub fn close(&self, code: u16) {
+        self.closes.get_or_create(&kind(&code.to_string())).inc();
+    }
+
+    /// Counts an error answer.
+    pub fn error(&self, slug: &str) {
+        self.errors.get_or_create(&kind(slug)).inc();
+    }
+
+    /// All of it in the OpenMetrics text format.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to memory cannot fail");
+        text
+    }
+}
+
+fn kind(kind: &str) -> Kind {
+    Kind {
+        kind: kind.to_owned(),
+    }
+}
+
+/// A part of the process that can be down while the rest goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Reading changes from the database.
+    Source,
+    /// Storing and following events.
+    Bus,
+    /// Answering direct queries.
+    Store,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Bus => "bus",
+            Self::Store => "store",
+        })
+    }
+}
+
+/// Which parts are well. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Mutex<BTreeMap<Part, Option<String>>>>);
+
+impl Health {
+    /// Marks a part as not yet there.
+    pub fn expect(&self, part: Part) {
+        self.set(part, Some("starting".to_owned()));
+    }
+
+    /// Marks a part as well.
+    pub fn up(&self, part: Part) {
+        if self.set(part, None) {
+            tracing::info!(%part, "up");
+        }
+    }
+
+    /// Marks a part as down, and logs it if that is news.
+    pub fn down(&self, part: Part, reason: &dyn fmt::Display) {
+        let reason = reason.to_string();
+        if self.set(part, Some(reason.clone())) {
+            tracing::warn!(%part, error = %reason, "down");
+        }
+    }
+
+    /// What is missing, by part; nothing when all is well.
+    pub fn missing(&self) -> Vec<(Part, String)> {
+        let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts
+            .iter()
+            .filter_map(|(part, reason)| Some((*part, reason.clone()?)))
+            .collect()
+    }
+
+    /// Returns whether anything changed.
+    fn set(&self, part: Part, reason: Option<String>) -> bool {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.insert(part, reason.clone()) != Some(reason)
+    }
+}

@@ -1,0 +1,254 @@
+//! Changes of tables become events of topics: a view's condition is judged on the row before
+//! and after, as far as the database tells them (docs/protocol.md §1.2).
+
+use std::{collections::HashMap, sync::Arc};
+
+use serde_json::value::RawValue;
+
+use crate::{
+    event::{Body, Change, ChangeData, Event, MAX_EVENT_BYTES, Op, What},
+    position::Checkpoint,
+    predicate::{self, Predicate},
+    row::{self, Row, Value},
+    topic::{Push, Table, Topic, Topics, View},
+};
+
+/// Room for everything of an event but its row.
+const ENVELOPE_BYTES: usize = 16 * 1024;
+
+/// Turns changes into events, and remembers each view's condition as compiled for its table.
+pub struct Translator {
+    topics: Topics,
+    origin: String,
+    conditions: HashMap<Arc<str>, Compiled>,
+}
+
+/// A view's condition for one shape of its table.
+struct Compiled {
+    shape: Arc<Table>,
+    /// None where the view has no condition; an error where it does not fit the table any more.
+    condition: Result<Option<Predicate>, ()>,
+}
+
+/// What a view makes of a row change.
+enum Seen<'a> {
+    /// Nothing of the view is concerned.
+    Nothing,
+    /// The row is, or may have been, in the view before; it is not now.
+    Left(Vec<Value>),
+    /// The row is in the view now.
+    Within {
+        row: &'a Row,
+        key: Vec<Value>,
+        old_key: Option<Vec<Value>>,
+        entered: bool,
+    },
+    /// The view cannot be judged.
+    Unknown,
+}
+
+impl Translator {
+    /// A translator for these topics; `origin` begins every event's `source`.
+    pub fn new(topics: Topics, origin: String) -> Self {
+        Self {
+            topics,
+            origin,
+            conditions: HashMap::new(),
+        }
+    }
+
+    /// The events of whole transactions, in their order. A page topic gets one for all of them,
+    /// where the last change that concerns it stands.
+    pub fn events(&mut self, changes: &[Change]) -> Vec<Event> {
+        let topics = self.topics.clone();
+        let mut events = Vec::with_capacity(changes.len());
+        let mut touched: Vec<(Arc<Topic>, usize)> = Vec::new();
+        for (index, change) in changes.iter().enumerate() {
+            for topic in topics.iter() {
+                let Some(view) = topic
+                    .view
+                    .as_ref()
+                    .filter(|view| view.table == *change.table)
+                else {
+                    continue;
+                };
+                match topic.push {
+                    Push::Row => {
+                        events.extend(self.row_event(topic, view, change).map(|e| (index, e)))
+                    }
+                    Push::Page => {
+                        touched.retain(|(other, _)| other.name != topic.name);
+                        touched.push((topic.clone(), index));
+                    }
+                }
+            }
+        }
+        for (topic, index) in touched {
+            let event = self.event(&topic, &changes[index], ChangeData::whole(Op::Touch), None);
+            events.push((index, event));
+        }
+        // Checkpoints grow along the stream: a touch goes where its last change stands.
+        events.sort_by_key(|(index, _)| *index);
+        events.into_iter().map(|(_, event)| event).collect()
+    }
+
+    fn row_event(&mut self, topic: &Topic, view: &View, change: &Change) -> Option<Event> {
+        let (shape, inserted, old, new) = match &change.what {
+            What::Reload => {
+                return Some(self.event(topic, change, ChangeData::whole(Op::Reload), None));
+            }
+            What::Truncate => {
+                return Some(self.event(topic, change, ChangeData::whole(Op::Truncate), None));
+            }
+            What::Row {
+                shape,
+                inserted,
+                old,
+                new,
+            } => (shape, *inserted, old, new),
+        };
+        let seen = self.seen(topic, view, shape, (inserted, old.as_ref(), new.as_ref()));
+        let data = match seen {
+            Seen::Nothing => return None,
+            Seen::Unknown => ChangeData::whole(Op::Reload),
+            Seen::Left(key) => ChangeData {
+                key: Some(object(&view.key, &key)),
+                ..ChangeData::whole(Op::Delete)
+            },
+            Seen::Within {
+                row,
+                key,
+                old_key,
+                entered,
+            } => {
+                let (row, too_large) = shown(view, row);
+                ChangeData {
+                    op: if entered { Op::Insert } else { Op::Update },
+                    key: Some(object(&view.key, &key)),
+                    old_key: old_key.map(|old| object(&view.key, &old)),
+                    row,
+                    too_large,
+                }
+            }
+        };
+        let subject = data.key.as_ref().map(|key| key.get().to_owned());
+        Some(self.event(topic, change, data, subject))
+    }
+
+    fn seen<'a>(
+        &mut self,
+        topic: &Topic,
+        view: &View,
+        shape: &Arc<Table>,
+        (inserted, old, new): (bool, Option<&Row>, Option<&'a Row>),
+    ) -> Seen<'a> {
+        let Ok(condition) = self.condition(topic, view, shape) else {
+            return Seen::Unknown;
+        };
+        let holds = |row: &Row| condition.is_none_or(|condition| condition.holds(row));
+        // A partial image, as a key alone is, can only be judged by a condition on what it holds.
+        let tells = |row: &&Row| {
+            condition.is_none_or(|c| c.columns().all(|column| row.get(column).is_some()))
+        };
+        let was_within = old.filter(tells).map(holds);
+        let old_key = old.and_then(|row| row.pick(&view.key));
+        match new.map(|row| (row, row.pick(&view.key))) {
+            Some((_, None)) => Seen::Unknown,
+            Some((row, Some(key))) if holds(row) => Seen::Within {
+                row,
+                entered: was_within.map_or(inserted, |within| !within),
+                old_key: old_key.filter(|old| *old != key),
+                key,
+            },
+            _ if was_within == Some(false) => Seen::Nothing,
+            // Outside now; before, it may have been inside, be it by REPLACE of another row.
+            Some((_, Some(key))) => Seen::Left(old_key.unwrap_or(key)),
+            None => old_key.map_or(Seen::Unknown, Seen::Left),
+        }
+    }
+
+    fn condition(
+        &mut self,
+        topic: &Topic,
+        view: &View,
+        shape: &Arc<Table>,
+    ) -> Result<Option<&Predicate>, ()> {
+        let stale = self
+            .conditions
+            .get(&topic.name)
+            .is_none_or(|known| !Arc::ptr_eq(&known.shape, shape));
+        if stale {
+            let parsed = view
+                .condition
+                .as_ref()
+                .map(|text| predicate::parse(text, shape))
+                .transpose();
+            let condition = parsed.map_err(|err| {
+                tracing::error!(topic = %topic.name, error = %err, "the topic's condition does not fit its table any more");
+            });
+            self.conditions.insert(
+                topic.name.clone(),
+                Compiled {
+                    shape: shape.clone(),
+                    condition,
+                },
+            );
+        }
+        match self
+            .conditions
+            .get(&topic.name)
+            .map(|known| &known.condition)
+        {
+            Some(Ok(condition)) => Ok(condition.as_ref()),
+            _ => Err(()),
+        }
+    }
+
+    fn event(
+        &self,
+        topic: &Topic,
+        change: &Change,
+        data: ChangeData,
+        subject: Option<String>,
+    ) -> Event {
+        let checkpoint: Checkpoint = change.checkpoint.clone();
+        Event {
+            id: format!("{checkpoint}/{}", topic.name),
+            source: format!("{}/{}", self.origin, change.table),
+            topic: topic.name.clone(),
+            subject,
+            at_ms: change.at_ms,
+            tx: change.tx.clone(),
+            body: Body::Change { checkpoint, data },
+        }
+    }
+}
+
+/// The columns that clients see, or none and `true` where they are too large for the bus.
+fn shown(view: &View, row: &Row) -> (Option<Box<RawValue>>, bool) {
+    let mut out = Vec::new();
+    if view.columns.is_empty() {
+        row::write_object(&mut out, row.iter());
+    } else {
+        let pairs = view
+            .columns
+            .iter()
+            .filter_map(|name| Some((name.as_str(), row.get(name)?)));
+        row::write_object(&mut out, pairs);
+    }
+    match out.len() <= MAX_EVENT_BYTES - ENVELOPE_BYTES {
+        true => (Some(json(out)), false),
+        false => (None, true),
+    }
+}
+
+fn object(names: &[String], values: &[Value]) -> Box<RawValue> {
+    let mut out = Vec::new();
+    row::write_object(&mut out, names.iter().map(String::as_str).zip(values));
+    json(out)
+}
+
+fn json(out: Vec<u8>) -> Box<RawValue> {
+    let text = String::from_utf8(out).expect("made of JSON texts only");
+    RawValue::from_string(text).expect("the encoder writes JSON")
+}

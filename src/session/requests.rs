@@ -1,0 +1,193 @@
+//! What a client says to its session, and the answers that need no query.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Ask, End, Session};
+use crate::{
+    protocol::{self, CloseReason, ErrorCode, Failure, Hello, Request, Rid, Select},
+    query::RETRY_AFTER_MS,
+};
+
+/// Malformed frames within [`STRIKE_WINDOW`] that a session puts up with.
+const MAX_STRIKES: usize = 10;
+
+/// How long a malformed frame is remembered.
+const STRIKE_WINDOW: Duration = Duration::from_secs(60);
+
+impl Session {
+    pub(super) async fn request(&mut self, text: &str) -> Result<(), End> {
+        if text.len() > self.gateway.config.max_message_bytes {
+            return Err(End::Close(CloseReason::TooBig));
+        }
+        match Request::parse(text) {
+            Ok(Request::Query { topic, rid, select }) => self.query(&topic, rid, select).await,
+            Ok(Request::Hello(hello)) => self.hello(hello).await,
+            Ok(Request::Subscribe(rid, types)) => self.subscribe(rid, &types).await,
+            Ok(Request::Unsubscribe(rid, types)) => self.unsubscribe(rid, &types).await,
+            // Tokens are not judged yet; the client learns that this one was taken.
+            Ok(Request::Auth(rid)) => {
+                self.wire
+                    .send(protocol::ok(rid.as_ref(), &self.cursor))
+                    .await
+            }
+            Ok(Request::Ping(rid)) => self.wire.send(protocol::pong(rid.as_ref())).await,
+            Err(failure) => {
+                if failure.code == ErrorCode::BadJson {
+                    self.strike()?;
+                }
+                self.fail(failure).await
+            }
+        }
+    }
+
+    /// Answers a request with an error.
+    pub(super) async fn fail(&mut self, failure: Failure) -> Result<(), End> {
+        self.gateway.metrics.error(failure.code.slug());
+        let frame = protocol::error(&failure, self.gateway.config.language);
+        self.wire.send(frame).await
+    }
+
+    /// Counts a malformed frame; one too many ends the session.
+    fn strike(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        self.strikes.push_back(now);
+        while self
+            .strikes
+            .front()
+            .is_some_and(|at| now - *at > STRIKE_WINDOW)
+        {
+            self.strikes.pop_front();
+        }
+        match self.strikes.len() > MAX_STRIKES {
+            true => Err(End::Close(CloseReason::Malformed)),
+            false => Ok(()),
+        }
+    }
+
+    async fn query(&mut self, name: &str, rid: Option<Rid>, select: Select) -> Result<(), End> {
+        let Some(topic) = self.gateway.topics.get(name).cloned() else {
+            return self
+                .fail(Failure::from(ErrorCode::UnknownType).to(rid))
+                .await;
+        };
+        if topic.view.is_none() {
+            let failure = Failure::param("type: this topic carries events only");
+            return self.fail(failure.to(rid)).await;
+        }
+        // What is read and waits for its place still counts as running.
+        let config = &self.gateway.config;
+        let free = config
+            .queries_running
+            .saturating_sub(self.running.len() + self.held.len());
+        if self.queued.len() >= config.queries_queued + free {
+            let failure = Failure {
+                retry_after_ms: Some(RETRY_AFTER_MS),
+                ..ErrorCode::TooManyRequests.into()
+            };
+            return self.fail(failure.to(rid)).await;
+        }
+        self.queued.push_back(Ask {
+            topic,
+            rid,
+            select,
+            fresh_page: false,
+            tries: 0,
+        });
+        Ok(())
+    }
+
+    async fn hello(&mut self, hello: Hello) -> Result<(), End> {
+        if self.greeted {
+            return self
+                .fail(Failure::param("sys:hello: only once").to(hello.rid))
+                .await;
+        }
+        if hello.since.is_some() && !self.silent {
+            // What was already pushed cannot be taken back.
+            let failure = Failure::param("since: in the URL, or on a socket with hello=1");
+            return self.fail(failure.to(hello.rid)).await;
+        }
+        if let Some(types) = &hello.types {
+            match self.known(types) {
+                Some(types) => self.types = Some(types),
+                None => {
+                    return self
+                        .fail(Failure::from(ErrorCode::UnknownType).to(hello.rid))
+                        .await;
+                }
+            }
+        }
+        self.greeted = true;
+        self.clocks.hello = None;
+        let config = &self.gateway.config;
+        let clocks = (millis(config.ping_interval), millis(config.tick_interval));
+        self.clocks.tick = Some(Instant::now() + config.tick_interval);
+        let head = self.gateway.ring.head();
+        if self.silent {
+            self.silent = false;
+            self.seq = Some(head.seq);
+            self.cursor = head.position.clone();
+        }
+        let (mut recovered, mut replay) = (false, 0);
+        if let Some(since) = hello.since {
+            recovered = self.recoverable(&since).await;
+            if recovered {
+                replay = head.position.offset.saturating_sub(since.offset);
+            }
+            self.resume_from(since);
+        }
+        let frame = protocol::welcome(
+            hello.rid.as_ref(),
+            &head.position,
+            recovered,
+            replay,
+            clocks,
+        );
+        self.wire.send(frame).await
+    }
+
+    async fn subscribe(&mut self, rid: Option<Rid>, types: &[String]) -> Result<(), End> {
+        let Some(more) = self.known(types) else {
+            return self
+                .fail(Failure::from(ErrorCode::UnknownType).to(rid))
+                .await;
+        };
+        // A socket that takes all topics goes on doing so.
+        if let Some(types) = &mut self.types {
+            types.extend(more);
+        }
+        self.wire
+            .send(protocol::ok(rid.as_ref(), &self.cursor))
+            .await
+    }
+
+    async fn unsubscribe(&mut self, rid: Option<Rid>, types: &[String]) -> Result<(), End> {
+        let all = || {
+            self.gateway
+                .topics
+                .iter()
+                .map(|topic| topic.name.clone())
+                .collect()
+        };
+        let mut kept: HashSet<Arc<str>> = self.types.clone().unwrap_or_else(all);
+        kept.retain(|name| !types.iter().any(|gone| **gone == **name));
+        self.types = Some(kept);
+        self.wire
+            .send(protocol::ok(rid.as_ref(), &self.cursor))
+            .await
+    }
+
+    /// The names of topics, or `None` if one does not exist.
+    fn known(&self, types: &[String]) -> Option<HashSet<Arc<str>>> {
+        let names = types.iter().map(|name| self.gateway.topics.get(name));
+        names
+            .map(|topic| topic.map(|topic| topic.name.clone()))
+            .collect()
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

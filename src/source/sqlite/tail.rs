@@ -1,0 +1,437 @@
+//! The thread that follows one SQLite file: waits until any process has committed, reads what
+//! is new, puts the triggers back after a migration, and trims the changelog.
+
+use std::{
+    collections::VecDeque,
+    os::unix::fs::MetadataExt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use rusqlite::Connection;
+use tokio::sync::mpsc::Sender;
+use tracing::{error, info, warn};
+
+use super::{
+    SqliteSourceConfig,
+    batch::{self, Shape},
+    changelog::{self, Watched},
+    displaced::Shadow,
+};
+use crate::{
+    position::Checkpoint,
+    source::{SourceError, Transactions},
+    sqlite::{self, Mode},
+};
+
+/// How often the file itself is looked at: whether it is still the same one.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Entries deleted in one transaction. A thousand take about a millisecond, during which no
+/// other program can write.
+const TRIM_STEP: u32 = 1000;
+
+/// The pause between two such transactions: 25 times as long as they are.
+const TRIM_PAUSE: Duration = Duration::from_millis(25);
+
+/// The pause after an error, before the file is opened again.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// What the thread is told. It ends when the sender is dropped.
+pub enum Wake {
+    /// Somebody in this process has committed.
+    Committed,
+}
+
+/// The thread's state.
+pub struct Tail {
+    config: SqliteSourceConfig,
+    watched: Vec<Watched>,
+    confirmed: Arc<AtomicU64>,
+    /// How far the changelog has been read, and the fingerprint of that place.
+    last: Checkpoint,
+    open: Option<Open>,
+    /// Ids by the time they were read, oldest first: the changelog itself knows no time.
+    ages: VecDeque<(Instant, u64)>,
+    next_trim: Instant,
+}
+
+/// What holds as long as the file is the same one.
+struct Open {
+    reader: Connection,
+    writer: Connection,
+    file: (u64, u64),
+    next_file_check: Instant,
+    data_version: i64,
+    schema_version: i64,
+    shapes: Vec<Option<Shape>>,
+    shadows: Vec<Option<Shadow>>,
+    /// The schema changed: triggers are to be inspected, and these tables reloaded.
+    altered: Option<Vec<String>>,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+// === impl Tail ===
+
+impl Tail {
+    /// A thread's state that resumes just after `from`, or at the present.
+    pub fn new(
+        config: SqliteSourceConfig,
+        confirmed: Arc<AtomicU64>,
+        from: Option<Checkpoint>,
+    ) -> Self {
+        let nowhere = Checkpoint {
+            source: "".into(),
+            high: 0,
+            low: 0,
+        };
+        Self {
+            watched: config.watched.clone(),
+            config,
+            confirmed,
+            last: from.unwrap_or(nowhere),
+            open: None,
+            ages: VecDeque::new(),
+            next_trim: Instant::now(),
+        }
+    }
+
+    /// Follows the file until the receiver of batches, or the sender of wakes, is dropped.
+    pub fn run(
+        mut self,
+        wakes: &Receiver<Wake>,
+        batches: &Sender<Result<Transactions, SourceError>>,
+    ) {
+        while !batches.is_closed() {
+            let pause = match self.step() {
+                Ok(Some(batch)) => match batches.blocking_send(Ok(batch)) {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+                Ok(None) => self.config.poll_interval,
+                Err(err) => {
+                    self.open = None;
+                    if batches
+                        .blocking_send(Err(SourceError::Unavailable(err)))
+                        .is_err()
+                    {
+                        return;
+                    }
+                    RETRY_PAUSE
+                }
+            };
+            match wakes.recv_timeout(pause) {
+                Ok(Wake::Committed) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Looks once; returns what is new, if anything.
+    fn step(&mut self) -> Result<Option<Transactions>, Failure> {
+        let (mut open, first) = match self.open.take() {
+            Some(open) => (open, None),
+            None => {
+                let (open, first) = self.open_file()?;
+                (open, Some(first))
+            }
+        };
+        let found = match first {
+            Some(batch) => Some(batch),
+            None => self.look(&mut open)?,
+        };
+        self.open = Some(open);
+        Ok(found)
+    }
+
+    fn look(&mut self, open: &mut Open) -> Result<Option<Transactions>, Failure> {
+        open.check_file(&self.config)?;
+        if let Some(reload) = open.altered.take() {
+            self.repair(open, &reload)?;
+        }
+        // `data_version` must be asked outside of a transaction; it tells commits of others.
+        let version = data_version(&open.reader)?;
+        if version == open.data_version && open.altered.is_none() {
+            self.trim(open)?;
+            return Ok(None);
+        }
+        open.data_version = version;
+        self.read(open)
+    }
+
+    /// Opens the file and finds out whether its history goes on where reading stopped.
+    fn open_file(&mut self) -> Result<(Open, Transactions), Failure> {
+        let mut open = Open::new(&self.config)?;
+        changelog::install(&mut open.writer, &self.watched, &[])?;
+        let source = sqlite::source_id(&open.reader)?.unwrap_or_default();
+        let present = sqlite::present(&open.reader)?.unwrap_or(0);
+        let goes_on = *self.last.source == *source
+            && self.last.high <= present
+            && changelog::fingerprint(&open.reader, self.last.high)? == Some(self.last.low);
+        if goes_on {
+            changelog::mark(&open.writer)?;
+        } else {
+            self.begin(&mut open, &source)?;
+        }
+        open.data_version = data_version(&open.reader)?;
+        open.reader.execute_batch("BEGIN")?;
+        let pending = self.last.high < present;
+        let first = self
+            .read_shapes(&mut open)
+            .and_then(|()| self.read_entries(&mut open));
+        open.reader.execute_batch("COMMIT")?;
+        let first = first?;
+        if pending {
+            // Rows displaced while nobody watched left no trace: say so instead.
+            open.altered = Some(self.displacing(&open));
+        }
+        Ok((open, first))
+    }
+
+    /// Begins at the present: under the file's own history if it has never been followed, else
+    /// under a new one.
+    fn begin(&mut self, open: &mut Open, source: &str) -> Result<(), Failure> {
+        if *self.last.source == *source {
+            warn!("the database has gone back to an earlier state: a new history begins");
+            changelog::begin_history(&mut open.writer)?;
+        } else {
+            changelog::mark(&open.writer)?;
+        }
+        let high = sqlite::present(&open.reader)?.unwrap_or(0);
+        let low = changelog::fingerprint(&open.reader, high)?.unwrap_or(0);
+        let source = sqlite::source_id(&open.reader)?.unwrap_or_default();
+        self.last = Checkpoint {
+            source: source.into(),
+            high,
+            low,
+        };
+        self.ages.clear();
+        self.confirmed.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    fn displacing(&self, open: &Open) -> Vec<String> {
+        let tables = self.watched.iter().zip(&open.shadows);
+        tables
+            .filter(|(_, shadow)| shadow.is_some())
+            .map(|(table, _)| table.table.clone())
+            .collect()
+    }
+
+    /// Puts triggers back after the schema changed, unless nothing of ours is concerned.
+    fn repair(&mut self, open: &mut Open, reload: &[String]) -> Result<(), Failure> {
+        let found = changelog::inspect(&open.reader, &self.watched)?;
+        for table in &found.absent {
+            error!(
+                table,
+                "a watched table, or a key column of it, is missing: its topics cannot be served"
+            );
+        }
+        if found.no_changelog {
+            return Err("the changelog was removed".into());
+        }
+        if !found.is_whole() || !reload.is_empty() {
+            changelog::install(&mut open.writer, &self.watched, reload)?;
+            info!(tables = ?found.lacking, "put capture back after a change of the schema");
+        }
+        Ok(())
+    }
+
+    /// Reads what is new, in one read transaction.
+    fn read(&mut self, open: &mut Open) -> Result<Option<Transactions>, Failure> {
+        open.reader.execute_batch("BEGIN")?;
+        let read = self.read_within(open);
+        open.reader.execute_batch("COMMIT")?;
+        read
+    }
+
+    fn read_within(&mut self, open: &mut Open) -> Result<Option<Transactions>, Failure> {
+        let schema: i64 = open
+            .reader
+            .query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+        if schema != open.schema_version {
+            let before = std::mem::take(&mut open.shapes);
+            self.read_shapes(open)?;
+            open.altered = Some(self.reshaped(&before, &open.shapes));
+        }
+        let present = sqlite::present(&open.reader)?.ok_or("the changelog was removed")?;
+        let same = changelog::fingerprint(&open.reader, self.last.high)? == Some(self.last.low);
+        if present < self.last.high || !same {
+            return Err("the database has gone back to an earlier state".into());
+        }
+        if present == self.last.high {
+            return Ok(None);
+        }
+        self.read_entries(open).map(Some)
+    }
+
+    fn read_entries(&mut self, open: &mut Open) -> Result<Transactions, Failure> {
+        let head = sqlite::present(&open.reader)?.unwrap_or(0);
+        let span = (self.last.high, head);
+        let source = self.last.source.clone();
+        let mut changes = batch::read(
+            &open.reader,
+            &self.watched,
+            &open.shapes,
+            &source,
+            span,
+            now_ms(),
+        )?;
+        for shadow in open.shadows.iter().flatten() {
+            shadow.displaced(&open.reader, &mut changes)?;
+        }
+        if changes.len() > 1 {
+            let tx: Arc<str> = format!("{source}.{head:x}").into();
+            changes
+                .iter_mut()
+                .for_each(|change| change.tx = Some(tx.clone()));
+        }
+        self.last.high = head;
+        self.last.low = changelog::fingerprint(&open.reader, head)?.unwrap_or(0);
+        Ok(Transactions {
+            changes,
+            checkpoint: self.last.clone(),
+        })
+    }
+
+    /// Describes the watched tables anew, inside the read transaction.
+    fn read_shapes(&self, open: &mut Open) -> Result<(), Failure> {
+        open.schema_version = open
+            .reader
+            .query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+        open.shapes.clear();
+        open.shadows.clear();
+        for (number, watched) in self.watched.iter().enumerate() {
+            let table = sqlite::introspect(&open.reader, &watched.table)?.filter(|table| {
+                watched
+                    .identity
+                    .iter()
+                    .all(|name| table.column(name).is_some())
+            });
+            let shadow = match table.as_ref().is_some_and(|table| table.displaces) {
+                true => Some(Shadow::build(&open.reader, number, watched)?),
+                false => None,
+            };
+            open.shapes
+                .push(table.map(|table| Shape::new(table, watched)));
+            open.shadows.push(shadow);
+        }
+        Ok(())
+    }
+
+    /// The tables whose description is another one than before.
+    fn reshaped(&self, before: &[Option<Shape>], now: &[Option<Shape>]) -> Vec<String> {
+        let table = |shape: &Option<Shape>| shape.as_ref().map(|shape| shape.table().clone());
+        let pairs = self.watched.iter().zip(before.iter().zip(now));
+        pairs
+            .filter(|(_, (before, now))| table(before) != table(now))
+            .map(|(watched, _)| watched.table.clone())
+            .collect()
+    }
+
+    /// Deletes a step of what is confirmed and either old or too much. The entry at the
+    /// confirmed checkpoint stays: by it a restored file is recognised.
+    fn trim(&mut self, open: &Open) -> Result<(), Failure> {
+        let now = Instant::now();
+        if now < self.next_trim {
+            return Ok(());
+        }
+        self.next_trim = now
+            + (self.config.changelog_keep / 10)
+                .min(Duration::from_secs(1))
+                .max(TRIM_PAUSE);
+        if self.ages.back().is_none_or(|(_, id)| *id != self.last.high) {
+            self.ages.push_back((now, self.last.high));
+        }
+        let mut below = self
+            .last
+            .high
+            .saturating_sub(self.config.changelog_max_rows);
+        while let Some((_, id)) = self
+            .ages
+            .front()
+            .filter(|(at, _)| now - *at >= self.config.changelog_keep)
+            .copied()
+        {
+            below = below.max(id);
+            if self.ages.len() == 1 {
+                break;
+            }
+            self.ages.pop_front();
+        }
+        let below = below.min(self.confirmed.load(Ordering::Acquire));
+        match changelog::trim(&open.writer, below, TRIM_STEP) {
+            Ok(deleted) if deleted == TRIM_STEP as usize => self.next_trim = now + TRIM_PAUSE,
+            Ok(_) => {}
+            // Another program writes just now: theirs goes first.
+            Err(err) if is_busy(&err) => {}
+            Err(err) => return Err(err.into()),
+        }
+        Ok(())
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn new(config: &SqliteSourceConfig) -> Result<Self, Failure> {
+        let reader = sqlite::open(&config.path, Mode::Read)?;
+        let writer = sqlite::open(&config.path, Mode::Write)?;
+        let mode = sqlite::journal(&writer)?;
+        if mode != "wal" {
+            return Err(format!("journal mode is {mode}, and WAL cannot be had").into());
+        }
+        Ok(Self {
+            data_version: data_version(&reader)?,
+            reader,
+            writer,
+            file: identity(config)?,
+            next_file_check: Instant::now(),
+            schema_version: -1,
+            shapes: Vec::new(),
+            shadows: Vec::new(),
+            altered: None,
+        })
+    }
+
+    /// Notices that the file was replaced by another one of the same name.
+    fn check_file(&mut self, config: &SqliteSourceConfig) -> Result<(), Failure> {
+        let now = Instant::now();
+        if now < self.next_file_check {
+            return Ok(());
+        }
+        self.next_file_check = now + FILE_CHECK_INTERVAL;
+        match identity(config)? == self.file {
+            true => Ok(()),
+            false => Err("the database file was replaced by another one".into()),
+        }
+    }
+}
+
+/// Device and inode of the file.
+fn identity(config: &SqliteSourceConfig) -> std::io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(&config.path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn data_version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.prepare_cached("PRAGMA data_version")?
+        .query_row([], |row| row.get(0))
+}
+
+fn is_busy(err: &rusqlite::Error) -> bool {
+    err.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+}
+
+/// Unix milliseconds.
+fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,289 @@
+//! Direct queries on a SQLite file: a few connections, each read in one transaction, stopped
+//! when it takes too long.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, ErrorCode, params_from_iter};
+use tokio::sync::Semaphore;
+
+use super::{
+    Horizon, Snapshot, Store, StoreError,
+    sql::{self, Kind, Plan},
+};
+use crate::{
+    position::Checkpoint,
+    protocol::{After, Page, Params, Select},
+    row::{Rows, Value},
+    sqlite::{self, Mode},
+    topic::{Table, Topic, View},
+};
+
+/// Virtual machine steps between two looks at the clock: about 20 µs.
+const STEPS_PER_CHECK: i32 = 1000;
+
+/// Which file to read, and how.
+#[derive(Debug, Clone)]
+pub struct SqliteStoreConfig {
+    /// The database file.
+    pub path: PathBuf,
+    /// Reads that run at once.
+    pub connections: usize,
+    /// The longest that a query may take, waiting included.
+    pub timeout: Duration,
+}
+
+/// A [`Store`] on a SQLite file.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    config: Arc<SqliteStoreConfig>,
+    permits: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<Reader>>>,
+}
+
+/// A connection, and the tables as it has described them.
+#[derive(Debug)]
+struct Reader {
+    conn: Connection,
+    schema_version: i64,
+    tables: HashMap<String, Arc<Table>>,
+}
+
+impl SqliteStore {
+    /// A store that opens its connections when they are needed.
+    pub fn new(config: SqliteStoreConfig) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(config.connections.max(1))),
+            config: Arc::new(config),
+            idle: Arc::default(),
+        }
+    }
+
+    /// Runs a read on an idle connection, within the timeout.
+    async fn with_reader<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let deadline = Instant::now() + self.config.timeout;
+        let permit = self.permits.clone().acquire_owned();
+        let permit = tokio::time::timeout_at(deadline.into(), permit).await;
+        let permit = permit
+            .map_err(|_| StoreError::Timeout)?
+            .map_err(unavailable)?;
+        let store = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let mut reader = store.take()?;
+            let late = move || Instant::now() >= deadline;
+            reader
+                .conn
+                .progress_handler(STEPS_PER_CHECK, Some(late))
+                .map_err(failed)?;
+            let result = read(&mut reader);
+            // A connection that failed is opened anew next time: the file may be another one.
+            if !matches!(result, Err(StoreError::Unavailable(_))) {
+                store
+                    .idle
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(reader);
+            }
+            result
+        });
+        task.await.unwrap_or_else(|err| Err(unavailable(err)))
+    }
+
+    fn take(&self) -> Result<Reader, StoreError> {
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        match idle {
+            Some(reader) => Ok(reader),
+            None => {
+                let conn = sqlite::open(&self.config.path, Mode::Read).map_err(failed)?;
+                conn.busy_timeout(self.config.timeout).map_err(failed)?;
+                conn.pragma_update(None, "query_only", true)
+                    .map_err(failed)?;
+                Ok(Reader {
+                    conn,
+                    schema_version: -1,
+                    tables: HashMap::new(),
+                })
+            }
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    async fn snapshot(&self, topic: Arc<Topic>, select: Select) -> Result<Snapshot, StoreError> {
+        self.with_reader(move |reader| {
+            let Some(view) = &topic.view else {
+                return Err(StoreError::BadParam("type: this topic carries events only"));
+            };
+            reader.transaction(|reader| reader.snapshot(&topic.name, view, &select))
+        })
+        .await
+    }
+
+    async fn describe(&self, topic: Arc<Topic>) -> Result<Table, StoreError> {
+        self.with_reader(move |reader| match &topic.view {
+            None => Err(StoreError::BadParam("type: this topic carries events only")),
+            Some(view) => reader.transaction(|reader| Ok(reader.table(view)?.as_ref().clone())),
+        })
+        .await
+    }
+}
+
+impl Reader {
+    /// Runs `read` inside one read transaction.
+    fn transaction<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.conn.execute_batch("BEGIN").map_err(failed)?;
+        let result = read(self);
+        // The handler may stop even this, and a read needs no more than to be over.
+        if self.conn.execute_batch("COMMIT").is_err() {
+            self.conn
+                .progress_handler(0, None::<fn() -> bool>)
+                .map_err(failed)?;
+            self.conn.execute_batch("ROLLBACK").map_err(failed)?;
+        }
+        result
+    }
+
+    fn table(&mut self, view: &View) -> Result<Arc<Table>, StoreError> {
+        let version = self
+            .conn
+            .query_row("PRAGMA schema_version", [], |row| row.get(0));
+        let version = version.map_err(failed)?;
+        if version != self.schema_version {
+            self.tables.clear();
+            self.schema_version = version;
+        }
+        if let Some(table) = self.tables.get(&view.table) {
+            return Ok(table.clone());
+        }
+        let table = sqlite::introspect(&self.conn, &view.table).map_err(failed)?;
+        let missing = || StoreError::Unavailable(format!("no table \"{}\"", view.table).into());
+        let table = Arc::new(table.ok_or_else(missing)?);
+        self.tables.insert(view.table.clone(), table.clone());
+        Ok(table)
+    }
+
+    fn snapshot(
+        &mut self,
+        topic: &str,
+        view: &View,
+        select: &Select,
+    ) -> Result<Snapshot, StoreError> {
+        let horizon = self.horizon().map_err(failed)?;
+        let table = self.table(view)?;
+        let plan = sql::plan(topic, view, &table, select)?;
+        let (rows, last) = self.rows(&plan)?;
+        let page = match plan.kind {
+            Kind::One => None,
+            Kind::All if last.is_some() => {
+                return Err(StoreError::BadParam(
+                    "params.all: the view has more rows than the topic's max_rows, take pages",
+                ));
+            }
+            Kind::All => None,
+            Kind::Page => Some(self.page(topic, &plan, last)?),
+        };
+        Ok(Snapshot {
+            horizon,
+            rows,
+            page,
+        })
+    }
+
+    fn horizon(&self) -> rusqlite::Result<Horizon> {
+        let Some(high) = sqlite::present(&self.conn)? else {
+            return Ok(None);
+        };
+        let source = sqlite::source_id(&self.conn)?;
+        Ok(source.map(|source| Checkpoint {
+            source: source.into(),
+            high,
+            low: 0,
+        }))
+    }
+
+    /// The rows, and where the next page begins if there is one.
+    fn rows(&self, plan: &Plan) -> Result<(Rows, Option<Vec<Value>>), StoreError> {
+        let mut statement = self.conn.prepare_cached(&plan.rows).map_err(failed)?;
+        let mut found = statement
+            .query(params_from_iter(&plan.values))
+            .map_err(failed)?;
+        let places: Vec<Option<usize>> = plan
+            .order
+            .iter()
+            .map(|by| plan.columns.iter().position(|column| *column == by.column))
+            .collect();
+        let (mut rows, mut last) = (Rows::default(), Vec::new());
+        while let Some(row) = found.next().map_err(failed)? {
+            if rows.len() == plan.limit as usize {
+                return Ok((rows, Some(last)));
+            }
+            let values = (0..plan.columns.len()).map(|n| row.get_ref(n).map(sqlite::value));
+            let values = values
+                .collect::<rusqlite::Result<Vec<_>>>()
+                .map_err(failed)?;
+            rows.push(plan.columns.iter().map(String::as_str).zip(&values));
+            last = places
+                .iter()
+                .flatten()
+                .map(|place| values[*place].clone())
+                .collect();
+        }
+        Ok((rows, None))
+    }
+
+    fn page(&self, topic: &str, plan: &Plan, last: Option<Vec<Value>>) -> Result<Page, StoreError> {
+        let total = match &plan.total {
+            Some(sql) => self
+                .conn
+                .prepare_cached(sql)
+                .and_then(|mut statement| {
+                    let shared = &plan.values[..plan.shared];
+                    statement.query_row(params_from_iter(shared), |row| row.get::<_, i64>(0))
+                })
+                .map_err(failed)?,
+            None => 0,
+        };
+        let next = last.map(|last| After {
+            topic: topic.to_owned(),
+            params: Params {
+                page: None,
+                size: Some(plan.limit),
+                order: plan.order.clone(),
+                filter: plan.filter.clone(),
+            },
+            last,
+        });
+        Ok(Page {
+            number: plan.number,
+            size: plan.limit,
+            total: total.unsigned_abs(),
+            next: next.map(|next| next.token()),
+        })
+    }
+}
+
+fn failed(err: rusqlite::Error) -> StoreError {
+    match err.sqlite_error_code() {
+        Some(ErrorCode::OperationInterrupted | ErrorCode::DatabaseBusy) => StoreError::Timeout,
+        _ => unavailable(err),
+    }
+}
+
+fn unavailable(err: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    StoreError::Unavailable(err.into())
+}
