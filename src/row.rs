@@ -179,7 +179,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Reads what [`hex`] wrote; `None` where the text has another form.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.strip_prefix("\\x")?;
-    if digits.len() % 2 != 0 || !digits.is_ascii() {
+    if digits.len() % 2 != 0 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
     (0..digits.len())
@@ -217,5 +217,6 @@ mod tests {
         assert_eq!(unhex("\\x00ff"), Some(vec![0, 255]));
         assert_eq!(unhex("\\x0"), None);
         assert_eq!(unhex("00"), None);
+        assert_eq!(unhex("\\x+f"), None);
     }
 }

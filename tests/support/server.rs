@@ -1,0 +1,197 @@
+//! A real gateway process.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use serde_json::Value as Json;
+
+use super::{Socket, wait_for};
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_rowcast");
+
+/// What a gateway is started with.
+#[derive(Default, Clone)]
+pub struct Options {
+    /// The text of its rowcast.toml, if any.
+    pub config: Option<String>,
+    /// Further arguments.
+    pub args: Vec<String>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+    /// SQL that makes `rowcast.db` before the first start, instead of the demo.
+    pub database: Option<String>,
+}
+
+/// A gateway process in a folder of its own. Killed when dropped.
+pub struct Server {
+    child: Child,
+    folder: Arc<tempfile::TempDir>,
+    options: Options,
+    address: String,
+    log: Arc<Mutex<String>>,
+}
+
+impl Server {
+    /// Starts a gateway on the demo.
+    pub fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    /// Starts a gateway with a configuration file, on a database made by `sql`.
+    pub fn configured(config: &str, sql: &str) -> Self {
+        Self::with(Options {
+            config: Some(config.into()),
+            database: Some(sql.into()),
+            ..Options::default()
+        })
+    }
+
+    /// Starts a gateway and waits until it listens.
+    pub fn with(options: Options) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        if let Some(config) = &options.config {
+            fs::write(folder.path().join("rowcast.toml"), config).unwrap();
+        }
+        if let Some(sql) = &options.database {
+            let conn = rusqlite::Connection::open(folder.path().join("rowcast.db")).unwrap();
+            conn.execute_batch(sql).unwrap();
+        }
+        Self::spawn(folder, options, "127.0.0.1:0")
+    }
+
+    fn spawn(folder: Arc<tempfile::TempDir>, options: Options, listen: &str) -> Self {
+        let mut command = Command::new(BINARY);
+        command
+            .current_dir(folder.path())
+            .args(["serve", "--listen", listen])
+            .args(&options.args)
+            .envs(options.env.iter().map(|(name, value)| (name, value)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (stderr, sink) = (child.stderr.take().unwrap(), log.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                sink.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let address = match line.trim().strip_prefix("listening on http://") {
+            Some(address) => address.to_owned(),
+            None => {
+                let _ = child.wait();
+                panic!("the gateway did not start: {line}\n{}", log.lock().unwrap());
+            }
+        };
+        // Somebody must read the rest, or the gateway would stand still on a full pipe.
+        std::thread::spawn(move || stdout.read_to_string(&mut String::new()));
+        Self {
+            child,
+            folder,
+            options,
+            address,
+            log,
+        }
+    }
+
+    /// Starts the same gateway again, in the same folder and on the same port. The old process
+    /// must have ended.
+    pub fn restart(&mut self) {
+        let address = self.address.clone();
+        *self = Self::spawn(self.folder.clone(), self.options.clone(), &address);
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The URL of an HTTP path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The folder that the gateway runs in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The database file.
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("rowcast.db")
+    }
+
+    /// What the gateway has written to standard error so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Opens a WebSocket to `/socket/all/` with these URL parameters, `""` for none.
+    pub async fn socket(&self, parameters: &str) -> Socket {
+        let question = if parameters.is_empty() { "" } else { "?" };
+        Socket::open(&format!(
+            "ws://{}/socket/all/{question}{parameters}",
+            self.address
+        ))
+        .await
+    }
+
+    /// `GET` with a JSON answer.
+    pub async fn get(&self, path: &str) -> (u16, Json) {
+        let answer = reqwest::get(self.url(path)).await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// `POST` of a JSON body, none where null, with a JSON answer.
+    pub async fn post(&self, path: &str, body: Json) -> (u16, Json) {
+        let mut request = reqwest::Client::new().post(self.url(path));
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// Ends the process without a warning.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal by name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill")
+            .args(["-s", name, &self.pid().to_string()])
+            .status();
+        assert!(done.unwrap().success());
+    }
+
+    /// Waits until the process has ended by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        wait_for("the gateway to end", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the gateway's log\n{}---", self.log());
+        }
+    }
+}
