@@ -16,7 +16,7 @@ use crate::position::{Checkpoint, Position};
 const FRAME_OVERHEAD: usize = 96;
 
 /// One frame, ready to be sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Frame {
     /// The topic that it belongs to.
     pub topic: Arc<str>,

@@ -85,9 +85,9 @@ impl EmbeddedBus {
             source,
         };
         let lock = lock(&config.path)?;
-        let mut log = Log::open(&config.path).map_err(|err| file(err.into()))?;
-        let reader = Log::open(&config.path).map_err(|err| file(err.into()))?;
-        let (sender, head) = watch::channel(log.head().map_err(|err| file(err.into()))?);
+        let mut log = Log::open(&config.path).map_err(&file)?;
+        let reader = Log::open(&config.path).map_err(&file)?;
+        let (sender, head) = watch::channel(log.head().map_err(&file)?);
         let (writer, queue) = mpsc::channel(WRITER_QUEUE);
         let config = config.clone();
         std::thread::Builder::new()

@@ -195,7 +195,7 @@ impl Session {
     async fn walk(&mut self, limit: Option<&Place>, superseded: &[Arc<str>]) -> Result<Walk, End> {
         loop {
             let Some(seq) = self.seq else {
-                match self.from_bus(limit).await? {
+                match self.walk_on_bus(limit).await? {
                     Some(walk) => return Ok(walk),
                     None => continue,
                 }
@@ -220,7 +220,7 @@ impl Session {
     }
 
     /// One stretch from the bus, until the ring has what follows; `None` to go on.
-    async fn from_bus(&mut self, limit: Option<&Place>) -> Result<Option<Walk>, End> {
+    async fn walk_on_bus(&mut self, limit: Option<&Place>) -> Result<Option<Walk>, End> {
         match self.gateway.ring.seek(&self.cursor) {
             Seek::At(place) => {
                 self.seq = Some(place.seq);

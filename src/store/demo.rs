@@ -139,7 +139,7 @@ fn made_up_patient(conn: &Connection) -> Vec<(&'static str, Value)> {
         ("name", Value::Text(NAMES[pick].into())),
         (
             "gender",
-            Value::Text(if pick % 2 == 0 { "女" } else { "男" }.into()),
+            Value::Text(if pick.is_multiple_of(2) { "女" } else { "男" }.into()),
         ),
         ("age", Value::Integer(72 + (next * 7) % 23)),
         ("ward", Value::Text(((next % 4) + 2).to_string())),

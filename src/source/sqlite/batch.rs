@@ -274,17 +274,18 @@ impl Collapse<'_> {
     ) -> rusqlite::Result<()> {
         let both =
             self.last_touch(at, table, old).is_some() && self.last_touch(at, table, new).is_some();
-        if both && shape.fetch(self.conn, old)?.is_none() {
-            if let Some(row) = shape.fetch(self.conn, new)? {
-                let what = What::Row {
-                    shape: shape.table.clone(),
-                    inserted: false,
-                    old: Some(shape.identity(old)),
-                    new: Some(row),
-                };
-                self.push(id, 0, table, what);
-                return Ok(());
-            }
+        if both
+            && shape.fetch(self.conn, old)?.is_none()
+            && let Some(row) = shape.fetch(self.conn, new)?
+        {
+            let what = What::Row {
+                shape: shape.table.clone(),
+                inserted: false,
+                old: Some(shape.identity(old)),
+                new: Some(row),
+            };
+            self.push(id, 0, table, what);
+            return Ok(());
         }
         self.state(at, id, 0, table, shape, old)?;
         self.state(at, id, 1, table, shape, new)
