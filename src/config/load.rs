@@ -124,7 +124,7 @@ impl Layers {
         if at(&layer, &["server", "listen"]).is_some() {
             self.listen = origin.clone();
         }
-        merge(&mut self.tree, layer);
+        self.tree = merge(&origin, self.tree, layer)?;
         self.config = Config {
             file: self.config.file.take(),
             topics_are_demo: demo,
@@ -199,16 +199,43 @@ fn typed(origin: &Origin, tree: Table) -> Result<Config, ConfigError> {
     })
 }
 
-/// Tables are joined; anything else, a list of topics too, is replaced.
-fn merge(into: &mut Table, from: Table) {
-    for (key, value) in from {
-        match (into.get_mut(&key), value) {
-            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
-            (_, value) => {
-                into.insert(key, value);
-            }
+/// A TOML tree as the `config` crate takes it, value for value: its own reader of TOML would
+/// leave out empty lists.
+#[derive(Debug, Clone)]
+struct Layer(Table);
+
+impl config::Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn config::Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<config::Map<String, config::Value>, config::ConfigError> {
+        let pairs = self.0.iter().map(|(key, value)| (key.clone(), kind(value)));
+        Ok(pairs.map(|(key, kind)| (key, config::Value::new(None, kind))).collect())
+    }
+}
+
+fn kind(value: &Value) -> config::ValueKind {
+    let inner = |value| config::Value::new(None, kind(value));
+    match value {
+        Value::String(text) => text.clone().into(),
+        Value::Integer(integer) => (*integer).into(),
+        Value::Float(float) => (*float).into(),
+        Value::Boolean(flag) => (*flag).into(),
+        Value::Datetime(time) => time.to_string().into(),
+        Value::Array(list) => list.iter().map(inner).collect::<Vec<_>>().into(),
+        Value::Table(table) => {
+            let pairs = table.iter().map(|(key, value)| (key.clone(), inner(value)));
+            config::ValueKind::Table(pairs.collect())
         }
     }
+}
+
+/// Puts a layer over a tree. Tables are joined; anything else, a list of topics too, is replaced.
+fn merge(origin: &Origin, tree: Table, layer: Table) -> Result<Table, ConfigError> {
+    let layers = config::Config::builder().add_source(Layer(tree)).add_source(Layer(layer));
+    let merged = layers.build().and_then(config::Config::try_deserialize);
+    merged.map_err(|err| ConfigError::new(origin.clone(), "", err.to_string()))
 }
 
 fn at<'a>(tree: &'a Table, path: &[&str]) -> Option<&'a Value> {
