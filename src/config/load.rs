@@ -211,7 +211,9 @@ impl config::Source for Layer {
 
     fn collect(&self) -> Result<config::Map<String, config::Value>, config::ConfigError> {
         let pairs = self.0.iter().map(|(key, value)| (key.clone(), kind(value)));
-        Ok(pairs.map(|(key, kind)| (key, config::Value::new(None, kind))).collect())
+        Ok(pairs
+            .map(|(key, kind)| (key, config::Value::new(None, kind)))
+            .collect())
     }
 }
 
@@ -233,7 +235,9 @@ fn kind(value: &Value) -> config::ValueKind {
 
 /// Puts a layer over a tree. Tables are joined; anything else, a list of topics too, is replaced.
 fn merge(origin: &Origin, tree: Table, layer: Table) -> Result<Table, ConfigError> {
-    let layers = config::Config::builder().add_source(Layer(tree)).add_source(Layer(layer));
+    let layers = config::Config::builder()
+        .add_source(Layer(tree))
+        .add_source(Layer(layer));
     let merged = layers.build().and_then(config::Config::try_deserialize);
     merged.map_err(|err| ConfigError::new(origin.clone(), "", err.to_string()))
 }

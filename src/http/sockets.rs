@@ -93,7 +93,12 @@ impl Edge {
     }
 
     fn opening(&self, query: &str) -> Result<Opening, Failure> {
-        let mut opening = Opening::default();
+        let mut opening = Opening {
+            head: self.gateway.ring.head(),
+            types: None,
+            since: None,
+            hello_first: false,
+        };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "types" => opening.types = Some(self.types(&value)?),

@@ -27,7 +27,7 @@ use crate::{
     position::{Checkpoint, Position},
     protocol::{self, CloseReason, Failure, Language, Rid, Select},
     query::Queries,
-    ring::Ring,
+    ring::{Place, Ring},
     store::Snapshot,
     topic::{Topic, Topics},
 };
@@ -87,9 +87,12 @@ pub struct Gateway {
     pub stop: CancellationToken,
 }
 
-/// What the URL of a socket asked for.
-#[derive(Debug, Default)]
+/// What the URL of a socket asked for, and when.
+#[derive(Debug)]
 pub struct Opening {
+    /// The head of the ring before the handshake was answered: a client that sees its socket
+    /// open gets every event from then on.
+    pub head: Place,
     /// Only these topics.
     pub types: Option<HashSet<Arc<str>>>,
     /// The cursor to resume from.
@@ -188,7 +191,7 @@ pub async fn refuse(socket: WebSocket, gateway: &Gateway, reason: CloseReason) {
 impl Session {
     fn new(gateway: Arc<Gateway>, wire: Wire, opening: Opening) -> Self {
         let (now, config) = (Instant::now(), &gateway.config);
-        let head = gateway.ring.head();
+        let head = opening.head;
         let clocks = Clocks {
             ping: now + config.ping_interval,
             pong: None,

@@ -15,7 +15,7 @@ use crate::{
     topic::{Affinity, Collation, Column, Table},
 };
 
-pub use open::{CHANGELOG, META, Mode, journal, open, present, source_id};
+pub use open::{CHANGELOG, META, Mode, OWN_BUSY_TIMEOUT, journal, open, present, source_id};
 
 /// The prefix of the tables and triggers that Rowcast itself puts into a database.
 pub const OWN_PREFIX: &str = "_rowcast";

@@ -12,7 +12,7 @@ pub const META: &str = "_rowcast_meta";
 
 /// How long our own writes wait for another writer; foreign ones never wait for us that long,
 /// because every transaction of ours is a few milliseconds at the most.
-const OWN_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub const OWN_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,9 @@ pub fn open(path: &Path, mode: Mode) -> rusqlite::Result<Connection> {
     conn.busy_timeout(OWN_BUSY_TIMEOUT)?;
     // An application's own triggers and views may call functions of its program. We run none.
     conn.pragma_update(None, "trusted_schema", false)?;
+    // Our own writes (triggers, marks, trimming) may be lost with the machine, for they are made
+    // again; without an fsync they keep other writers out for a fraction of a millisecond.
+    conn.pragma_update(None, "synchronous", "normal")?;
     conn.set_prepared_statement_cache_capacity(64);
     Ok(conn)
 }
@@ -48,9 +51,17 @@ pub fn open(path: &Path, mode: Mode) -> rusqlite::Result<Connection> {
 /// mode in force, which is another one where the file cannot have a WAL.
 ///
 /// # Errors
-/// What SQLite says, for example that the database is locked for too long.
+/// What SQLite says, for example that somebody reads or writes just now: try again a little later.
 pub fn journal(conn: &Connection) -> rusqlite::Result<String> {
-    conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+    let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    if mode == "wal" {
+        return Ok(mode);
+    }
+    // While SQLite waits for readers to go it lets no new ones in, so it must not wait.
+    conn.busy_timeout(Duration::ZERO)?;
+    let mode = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+    conn.busy_timeout(OWN_BUSY_TIMEOUT)?;
+    mode
 }
 
 /// The id of the last changelog entry ever committed, seen from the connection's transaction;

@@ -60,6 +60,9 @@ impl DemoWriter {
     /// [`StoreError::Unavailable`] with what SQLite says.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let conn = sqlite::open(path, Mode::Write).map_err(unavailable)?;
+        // "200" is an acknowledgement: the row is on the disk.
+        conn.pragma_update(None, "synchronous", "full")
+            .map_err(unavailable)?;
         Ok(Self(Arc::new(Mutex::new(conn))))
     }
 

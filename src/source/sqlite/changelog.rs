@@ -23,6 +23,8 @@ pub struct Watched {
     pub table: String,
     /// The key columns of all topics of the table together, at most [`MAX_KEY_COLUMNS`].
     pub identity: Vec<String>,
+    /// What the topics make of the table. Another text means other views: a reload.
+    pub definition: String,
 }
 
 /// What a look at the watched tables found, or what was put right.
@@ -47,22 +49,22 @@ impl Capture {
 
 /// The tables of the topics, each once.
 pub fn watched(topics: &Topics) -> Vec<Watched> {
-    let mut tables: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for view in topics.iter().filter_map(|topic| topic.view.as_ref()) {
-        let identity = tables.entry(&view.table).or_default();
+    let mut tables: BTreeMap<&str, Watched> = BTreeMap::new();
+    for topic in topics.iter() {
+        let Some(view) = &topic.view else { continue };
+        let watched = tables.entry(&view.table).or_insert_with(|| Watched {
+            table: view.table.clone(),
+            identity: Vec::new(),
+            definition: String::new(),
+        });
         for column in &view.key {
-            if !identity.contains(column) {
-                identity.push(column.clone());
+            if !watched.identity.contains(column) {
+                watched.identity.push(column.clone());
             }
         }
+        watched.definition += &format!("{topic:?}\n");
     }
-    tables
-        .into_iter()
-        .map(|(table, identity)| Watched {
-            table: table.to_owned(),
-            identity,
-        })
-        .collect()
+    tables.into_values().collect()
 }
 
 /// Compares what is installed with what must be. Reads only.
@@ -139,6 +141,25 @@ pub fn install(
     Ok(found)
 }
 
+/// What was last stored by [`define`], by table.
+pub fn definitions(conn: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT substr(name, 12), value FROM _rowcast_meta
+         WHERE name >= 'definition:' AND name < 'definition;'",
+    )?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+/// Stores what a table and its topics look like now, to be compared at the next start.
+pub fn define(conn: &Connection, table: &str, definition: &str) -> rusqlite::Result<()> {
+    conn.execute(
+        "INSERT OR REPLACE INTO _rowcast_meta (name, value) VALUES ('definition:' || ?1, ?2)",
+        [table, definition],
+    )?;
+    Ok(())
+}
+
 /// Begins another history: nothing from before can be continued.
 pub fn begin_history(conn: &mut Connection) -> rusqlite::Result<()> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -194,13 +215,22 @@ pub fn remove(conn: &mut Connection) -> rusqlite::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Deletes at most `limit` entries below `below`; returns how many there were.
-pub fn trim(conn: &Connection, below: u64, limit: u32) -> rusqlite::Result<usize> {
-    conn.execute(
+/// How many entries there are below `below`, counted up to `limit`.
+pub fn below(conn: &Connection, below: u64, limit: u32) -> rusqlite::Result<u32> {
+    conn.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM _rowcast_changelog WHERE id < ?1 LIMIT ?2)",
+    )?
+    .query_row(params![below as i64, limit], |row| row.get(0))
+}
+
+/// Deletes at most `limit` entries below `below`, the oldest first.
+pub fn trim(conn: &Connection, below: u64, limit: u32) -> rusqlite::Result<()> {
+    conn.prepare_cached(
         "DELETE FROM _rowcast_changelog WHERE id IN
          (SELECT id FROM _rowcast_changelog WHERE id < ?1 ORDER BY id LIMIT ?2)",
-        params![below as i64, limit],
-    )
+    )?
+    .execute(params![below as i64, limit])?;
+    Ok(())
 }
 
 /// A number that two files which went different ways do not share: of the entry at `id`, and of
@@ -223,10 +253,14 @@ pub fn fingerprint(conn: &Connection, id: u64) -> rusqlite::Result<Option<u32>> 
         .query_row([mark_name(id)], |row| row.get(0))
         .optional()?;
     let text = format!("{}/{}", entry.unwrap_or_default(), mark.unwrap_or_default());
-    // FNV-1a: a stable hash, for it is kept across versions of this program.
-    Ok(Some(text.bytes().fold(0x811c_9dc5, |hash: u32, byte| {
+    Ok(Some(hash(&text)))
+}
+
+/// FNV-1a: a stable hash, for it is kept across versions of this program.
+pub fn hash(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash: u32, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    })))
+    })
 }
 
 fn random_name() -> String {

@@ -58,6 +58,8 @@ pub struct Tail {
     /// Ids by the time they were read, oldest first: the changelog itself knows no time.
     ages: VecDeque<(Instant, u64)>,
     next_trim: Instant,
+    /// When even a few entries are deleted.
+    next_full_trim: Instant,
 }
 
 /// What holds as long as the file is the same one.
@@ -98,6 +100,7 @@ impl Tail {
             open: None,
             ages: VecDeque::new(),
             next_trim: Instant::now(),
+            next_full_trim: Instant::now(),
         }
     }
 
@@ -186,10 +189,13 @@ impl Tail {
             .and_then(|()| self.read_entries(&mut open));
         open.reader.execute_batch("COMMIT")?;
         let first = first?;
+        // Who resumes must know of another definition since; and rows displaced while nobody
+        // watched left no trace, which is said instead.
+        let mut reload = self.redefined(&open)?;
         if pending {
-            // Rows displaced while nobody watched left no trace: say so instead.
-            open.altered = Some(self.displacing(&open));
+            reload.extend(self.displacing(&open));
         }
+        open.altered = Some(reload);
         Ok((open, first))
     }
 
@@ -215,6 +221,32 @@ impl Tail {
         Ok(())
     }
 
+    /// The tables that are, or whose topics are, not as they were when last stored.
+    fn redefined(&self, open: &Open) -> Result<Vec<String>, Failure> {
+        let stored = changelog::definitions(&open.reader)?;
+        let mut redefined = Vec::new();
+        for (watched, shape) in self.watched.iter().zip(&open.shapes) {
+            match stored.get(&watched.table) {
+                Some(before) if *before == definition(watched, shape.as_ref()) => {}
+                Some(_) => redefined.push(watched.table.clone()),
+                // Never served before, so nobody has a cursor.
+                None => {
+                    let text = definition(watched, shape.as_ref());
+                    changelog::define(&open.writer, &watched.table, &text)?;
+                }
+            }
+        }
+        Ok(redefined)
+    }
+
+    fn define(&self, open: &Open) -> Result<(), Failure> {
+        for (watched, shape) in self.watched.iter().zip(&open.shapes) {
+            let text = definition(watched, shape.as_ref());
+            changelog::define(&open.writer, &watched.table, &text)?;
+        }
+        Ok(())
+    }
+
     fn displacing(&self, open: &Open) -> Vec<String> {
         let tables = self.watched.iter().zip(&open.shadows);
         tables
@@ -237,6 +269,7 @@ impl Tail {
         }
         if !found.is_whole() || !reload.is_empty() {
             changelog::install(&mut open.writer, &self.watched, reload)?;
+            self.define(open)?;
             info!(tables = ?found.lacking, "put capture back after a change of the schema");
         }
         Ok(())
@@ -365,10 +398,19 @@ impl Tail {
             self.ages.pop_front();
         }
         let below = below.min(self.confirmed.load(Ordering::Acquire));
-        match changelog::trim(&open.writer, below, TRIM_STEP) {
-            Ok(deleted) if deleted == TRIM_STEP as usize => self.next_trim = now + TRIM_PAUSE,
-            Ok(_) => {}
-            // Another program writes just now: theirs goes first.
+        let waiting = changelog::below(&open.reader, below, TRIM_STEP)?;
+        // Every write of ours may meet one of another program, so a few entries wait for company.
+        let due = waiting == TRIM_STEP || now >= self.next_full_trim;
+        if waiting == 0 || !due {
+            return Ok(());
+        }
+        // Who writes just now goes first: to wait here would keep changes waiting.
+        open.writer.busy_timeout(Duration::ZERO)?;
+        let trimmed = changelog::trim(&open.writer, below, TRIM_STEP);
+        open.writer.busy_timeout(sqlite::OWN_BUSY_TIMEOUT)?;
+        match trimmed {
+            Ok(()) if waiting == TRIM_STEP => self.next_trim = now + TRIM_PAUSE,
+            Ok(()) => self.next_full_trim = now + self.config.changelog_keep,
             Err(err) if is_busy(&err) => {}
             Err(err) => return Err(err.into()),
         }
@@ -411,6 +453,13 @@ impl Open {
             false => Err("the database file was replaced by another one".into()),
         }
     }
+}
+
+/// A short text that is another one when the table or its topics are.
+fn definition(watched: &Watched, shape: Option<&Shape>) -> String {
+    let table = shape.map(Shape::table);
+    let hash = changelog::hash(&format!("{} {table:?}", watched.definition));
+    format!("{hash:08x}")
 }
 
 /// Device and inode of the file.
