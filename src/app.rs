@@ -1,16 +1,17 @@
 //! Assembly: from a configuration to running loops, and back down in order.
 
+mod topics;
+
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use axum::serve::ListenerExt;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     bus::{
-        Bus,
+        Bus, Head,
         embedded::{EmbeddedBus, EmbeddedBusConfig},
     },
     config::{Config, Server},
@@ -18,19 +19,21 @@ use crate::{
     groups::Group,
     http::{self, Demo, Edge, Origins},
     metrics::{Health, Metrics, Part},
-    predicate,
+    position::Position,
     protocol::GROUP,
-    query, relay,
+    query::{self, Queries},
+    relay,
     ring::Ring,
     session::{Gateway, SessionConfig},
     source::sqlite::{self as capture, SqliteSource, SqliteSourceConfig},
-    sqlite::{self, Mode},
     store::{
-        demo::{self, DemoWriter},
+        demo::{self as demo_tables, DemoWriter},
         sqlite::{SqliteStore, SqliteStoreConfig},
     },
-    topic::{BadTopic, Topic, Topics},
+    topic::Topics,
 };
+
+pub use topics::topics;
 
 /// Events read from the bus at start, so that a client that returns at once is served from
 /// memory.
@@ -62,74 +65,6 @@ struct Stops {
     fanout: CancellationToken,
 }
 
-/// Holds every topic of the configuration against the database.
-///
-/// # Errors
-/// A [`crate::config::ConfigError`] that names file and key, where a topic is not what it says;
-/// else why the database cannot be read.
-pub fn topics(config: &Config) -> anyhow::Result<Topics> {
-    let path = config.database_path();
-    let conn = sqlite::open(path, Mode::Read).with_context(|| cannot_open(path))?;
-    let mut topics = Vec::with_capacity(config.topics.len());
-    for (index, spec) in config.topics.iter().enumerate() {
-        let bad = |bad: BadTopic| config.bad_topic(index, &bad);
-        let table = match &spec.table {
-            None => None,
-            Some(name) => {
-                let found = sqlite::introspect(&conn, name).with_context(|| cannot_open(path))?;
-                Some(found.ok_or_else(|| bad(no_table(&conn, name)))?)
-            }
-        };
-        let topic = Topic::resolve(spec, table.as_ref()).map_err(bad)?;
-        if let (Some(text), Some(table)) = (&spec.r#where, &table) {
-            let parsed = predicate::parse(text, table);
-            parsed.map_err(|err| {
-                bad(BadTopic {
-                    field: "where",
-                    reason: err.to_string(),
-                })
-            })?;
-        }
-        topics.push(topic);
-    }
-    let topics = Topics::new(topics).map_err(|bad| config.bad_topic(0, &bad))?;
-    for table in capture::watched(&topics) {
-        let most = capture::MAX_KEY_COLUMNS;
-        if table.identity.len() > most {
-            let reason = format!(
-                "the topics of \"{}\" have more than {most} key columns together",
-                table.table
-            );
-            return Err(config
-                .bad_topic(
-                    0,
-                    &BadTopic {
-                        field: "key",
-                        reason,
-                    },
-                )
-                .into());
-        }
-    }
-    Ok(topics)
-}
-
-fn no_table(conn: &rusqlite::Connection, name: &str) -> BadTopic {
-    let tables = sqlite::tables(conn).unwrap_or_default();
-    let hint = match crate::topic::nearest(name, tables.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean \"{near}\"?"),
-        None => format!("its tables are {}", tables.join(", ")),
-    };
-    BadTopic {
-        field: "table",
-        reason: format!("the database has no table \"{name}\"; {hint}"),
-    }
-}
-
-fn cannot_open(path: &Path) -> String {
-    format!("the database {} cannot be read", path.display())
-}
-
 impl App {
     /// Binds the listener, opens everything and starts the loops. On the first run with the
     /// default topics the database is created with the demo.
@@ -138,7 +73,6 @@ impl App {
     /// What is in the way, and what to do about it; nothing runs then.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let listener = bind(config).await?;
-        let path = config.database_path();
         let created = create(config)?;
         let topics = topics(config)?;
         let bus = EmbeddedBus::open(&EmbeddedBusConfig {
@@ -147,87 +81,37 @@ impl App {
             max_bytes: config.bus.max_bytes,
         })?;
         if created {
-            info!(database = %path.display(), "created the database with the demo");
+            info!(database = %config.database_path().display(), "created the database with the demo");
         }
-        let source = SqliteSource::new(SqliteSourceConfig {
-            path: path.to_owned(),
-            watched: capture::watched(&topics),
-            poll_interval: config.database.poll_interval,
-            changelog_keep: config.database.changelog_keep,
-            changelog_max_rows: config.database.changelog_max_rows,
-        });
-        let demo = match config.topics_are_demo {
-            true => Some(Demo {
-                writer: DemoWriter::open(path)?,
-                waker: source.waker(),
-            }),
-            false => None,
+        let source = source(config, &topics);
+        let demo = demo(config, &source)?;
+        let from = warm(&bus.head().await?);
+        let ring = Ring::new(from.clone(), config.server.ring_max_bytes);
+        let loops = Loops {
+            stops: Stops::default(),
+            health: Health::default(),
+            metrics: Metrics::default(),
         };
-        let (stops, health, metrics) = (Stops::default(), Health::default(), Metrics::default());
-        health.expect(Part::Source);
-
-        let head = bus.head().await?;
-        let warm = head.position.at(head
-            .first
-            .max(head.position.offset.saturating_sub(WARM_EVENTS))
-            - 1);
-        let ring = Ring::new(warm.clone(), config.server.ring_max_bytes);
+        loops.health.expect(Part::Source);
         let pages = Pages::new(topics.clone());
-        let (queries, inbox) = query::channel(config.database.query_timeout);
-        let store = SqliteStore::new(SqliteStoreConfig {
-            path: path.to_owned(),
-            connections: config.database.read_connections,
-            timeout: config.database.query_timeout,
-        });
-        let both = || (health.clone(), metrics.clone());
-        tokio::spawn(query::run(store, inbox, health.clone(), metrics.clone()));
-        let following = fanout::run(
-            bus.clone(),
-            warm,
-            ring.clone(),
-            pages.clone(),
-            both(),
-            stops.fanout.clone(),
-        );
-        tokio::spawn(following);
-        let reading = (
-            pages.clone(),
-            queries.clone(),
-            ring.clone(),
-            metrics.clone(),
-        );
-        tokio::spawn(fanout::run_pages(
-            reading.0,
-            reading.1,
-            reading.2,
-            reading.3,
-            stops.fanout.clone(),
-        ));
-        let relay = relay::run(
-            source,
-            bus.clone(),
-            topics.clone(),
-            origin(path),
-            both(),
-            stops.relay.clone(),
-        );
-        let relay = tokio::spawn(relay);
-
+        let queries = loops.queries(config);
+        loops.fanout(&bus, from, &ring, &pages, &queries);
+        let relay = loops.relay(config, source, &bus, &topics);
         let gateway = Arc::new(Gateway {
             topics,
             ring,
             backlog: fanout::serve_backlog(bus.clone()),
             queries,
             group: Group::new(GROUP, config.server.max_connections),
-            metrics: metrics.clone(),
+            metrics: loops.metrics.clone(),
             config: sessions(&config.server),
-            stop: stops.sessions.clone(),
+            stop: loops.stops.sessions.clone(),
         });
         let edge = Arc::new(Edge {
-            publisher: fanout::serve_publisher(bus.clone(), metrics),
+            publisher: fanout::serve_publisher(bus.clone(), loops.metrics),
             pages,
             demo,
-            health,
+            health: loops.health,
             origins: Origins::new(
                 config.server.allowed_origins.clone(),
                 config.server.listen.is_loopback(),
@@ -240,7 +124,7 @@ impl App {
             edge,
             bus,
             relay,
-            stops,
+            stops: loops.stops,
             grace: config.server.shutdown_grace,
             drain: drain(&config.server),
         };
@@ -289,44 +173,31 @@ impl App {
             grace,
             drain,
         } = self;
-        let router = http::router(edge.clone());
-        let listener = listener.tap_io(|stream| {
-            // A push is one small write: it must not wait for another.
-            if let Err(err) = stream.set_nodelay(true) {
-                tracing::debug!(error = %err, "TCP_NODELAY cannot be set");
-            }
-        });
-        let accept = stops.accept.clone();
-        let server = axum::serve(listener, router).with_graceful_shutdown(accept.cancelled_owned());
-        let mut server = tokio::spawn(server.into_future());
+        let server = http::serve(listener, edge.clone(), stops.accept.clone());
+        let mut server = tokio::spawn(server);
         tokio::select! {
             () = shutdown => {}
             ended = &mut server => ended.context("the listener has failed")??,
         }
         let deadline = tokio::time::Instant::now() + grace;
-        info!(
-            grace_ms = grace.as_millis(),
-            sockets = edge.gateway.group.len(),
-            "stopping"
-        );
+        let (gateway, grace_ms) = (&edge.gateway, grace.as_millis());
+        info!(grace_ms, sockets = gateway.group.len(), "stopping");
         stops.accept.cancel();
         stops.relay.cancel();
         let orderly = async {
             if relay.await.is_err() {
                 warn!("the relay had failed before");
             }
-            let _ =
-                tokio::time::timeout(FANOUT_GRACE.min(drain), passed_on(&bus, &edge.gateway.ring))
-                    .await;
+            // What the sockets would miss now they get when they resume.
+            let passed = passed_on(&bus, &gateway.ring);
+            let _ = tokio::time::timeout(FANOUT_GRACE.min(drain), passed).await;
             stops.sessions.cancel();
-            edge.gateway.group.emptied().await;
+            gateway.group.emptied().await;
             edge.echoes.emptied().await;
         };
         if tokio::time::timeout_at(deadline, orderly).await.is_err() {
-            warn!(
-                sockets = edge.gateway.group.len(),
-                "the grace period is over: cutting what is left"
-            );
+            let sockets = gateway.group.len();
+            warn!(sockets, "the grace period is over: cutting what is left");
         }
         stops.sessions.cancel();
         stops.fanout.cancel();
@@ -334,6 +205,104 @@ impl App {
         info!("stopped");
         Ok(())
     }
+}
+
+/// What the loops are started with, beside what they connect.
+struct Loops {
+    stops: Stops,
+    health: Health,
+    metrics: Metrics,
+}
+
+impl Loops {
+    fn both(&self) -> (Health, Metrics) {
+        (self.health.clone(), self.metrics.clone())
+    }
+
+    /// Direct queries: the third loop, with the store that answers them.
+    fn queries(&self, config: &Config) -> Queries {
+        let timeout = config.database.query_timeout;
+        let (queries, inbox) = query::channel(timeout);
+        let store = SqliteStore::new(SqliteStoreConfig {
+            path: config.database_path().to_owned(),
+            connections: config.database.read_connections,
+            timeout,
+        });
+        let (health, metrics) = self.both();
+        tokio::spawn(query::run(store, inbox, health, metrics));
+        queries
+    }
+
+    /// Bus → Ring, and beside it the pages of page topics.
+    fn fanout(
+        &self,
+        bus: &EmbeddedBus,
+        from: Position,
+        ring: &Ring,
+        pages: &Pages,
+        queries: &Queries,
+    ) {
+        tokio::spawn(fanout::run(
+            bus.clone(),
+            from,
+            ring.clone(),
+            pages.clone(),
+            self.both(),
+            self.stops.fanout.clone(),
+        ));
+        tokio::spawn(fanout::run_pages(
+            pages.clone(),
+            queries.clone(),
+            ring.clone(),
+            self.metrics.clone(),
+            self.stops.fanout.clone(),
+        ));
+    }
+
+    /// Source → Bus.
+    fn relay(
+        &self,
+        config: &Config,
+        source: SqliteSource,
+        bus: &EmbeddedBus,
+        topics: &Topics,
+    ) -> JoinHandle<()> {
+        tokio::spawn(relay::run(
+            source,
+            bus.clone(),
+            topics.clone(),
+            origin(config.database_path()),
+            self.both(),
+            self.stops.relay.clone(),
+        ))
+    }
+}
+
+fn source(config: &Config, topics: &Topics) -> SqliteSource {
+    SqliteSource::new(SqliteSourceConfig {
+        path: config.database_path().to_owned(),
+        watched: capture::watched(topics),
+        poll_interval: config.database.poll_interval,
+        changelog_keep: config.database.changelog_keep,
+        changelog_max_rows: config.database.changelog_max_rows,
+    })
+}
+
+/// The trigger views' writer, where the topics are the demo's.
+fn demo(config: &Config, source: &SqliteSource) -> anyhow::Result<Option<Demo>> {
+    if !config.topics_are_demo {
+        return Ok(None);
+    }
+    Ok(Some(Demo {
+        writer: DemoWriter::open(config.database_path())?,
+        waker: source.waker(),
+    }))
+}
+
+/// Where the ring begins: some events back.
+fn warm(head: &Head) -> Position {
+    let back = head.position.offset.saturating_sub(WARM_EVENTS);
+    head.position.at(head.first.max(back) - 1)
 }
 
 /// Waits until the ring holds everything that the bus holds.
@@ -364,7 +333,7 @@ async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
 fn create(config: &Config) -> anyhow::Result<bool> {
     let path = config.database_path();
     if config.topics_are_demo {
-        return demo::create(path)
+        return demo_tables::create(path)
             .map_err(|err| anyhow!("the database {} cannot be created: {err}", path.display()));
     }
     if !path.exists() {

@@ -27,6 +27,7 @@ pub mod sqlite;
 pub mod store;
 
 // floor 0: the words
+pub mod clock;
 pub mod event;
 pub mod metrics;
 pub mod position;

@@ -10,7 +10,7 @@ use std::{
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    registry::{Metric, Registry},
 };
 
 /// The one label of a family: why, or of which kind.
@@ -48,77 +48,30 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("rowcast");
-        let mut metrics = Self {
-            changes_read: Counter::default(),
-            events_published: Counter::default(),
-            frames_ringed: Counter::default(),
-            pushes_sent: Counter::default(),
-            pages_read: Counter::default(),
-            sessions: Gauge::default(),
-            ring_offset: Gauge::default(),
-            ring_bytes: Gauge::default(),
-            queries: Family::default(),
-            resets: Family::default(),
-            closes: Family::default(),
-            errors: Family::default(),
-            registry: Arc::default(),
-        };
         let r = &mut registry;
-        r.register(
-            "changes_read",
-            "Row changes read from the source",
-            metrics.changes_read.clone(),
-        );
-        r.register(
-            "events_published",
-            "Events stored on the bus",
-            metrics.events_published.clone(),
-        );
-        r.register(
-            "frames_ringed",
-            "Frames encoded into the ring",
-            metrics.frames_ringed.clone(),
-        );
-        r.register(
-            "pushes_sent",
-            "Frames written to sockets",
-            metrics.pushes_sent.clone(),
-        );
-        r.register(
-            "pages_read",
-            "Pages read for page topics",
-            metrics.pages_read.clone(),
-        );
-        r.register("sessions", "Open sockets", metrics.sessions.clone());
-        r.register(
-            "ring_offset",
-            "Last bus offset in the ring",
-            metrics.ring_offset.clone(),
-        );
-        r.register(
-            "ring_bytes",
-            "Bytes of frames in the ring",
-            metrics.ring_bytes.clone(),
-        );
-        r.register(
-            "queries",
-            "Direct queries by outcome",
-            metrics.queries.clone(),
-        );
-        r.register(
-            "resets",
-            "Clients told to query again, by reason",
-            metrics.resets.clone(),
-        );
-        r.register(
-            "closes",
-            "Sockets closed by the server, by code",
-            metrics.closes.clone(),
-        );
-        r.register("errors", "Error answers, by slug", metrics.errors.clone());
-        metrics.registry = Arc::new(registry);
-        metrics
+        Self {
+            changes_read: new(r, "changes_read", "Row changes read from the source"),
+            events_published: new(r, "events_published", "Events stored on the bus"),
+            frames_ringed: new(r, "frames_ringed", "Frames encoded into the ring"),
+            pushes_sent: new(r, "pushes_sent", "Frames written to sockets"),
+            pages_read: new(r, "pages_read", "Pages read for page topics"),
+            sessions: new(r, "sessions", "Open sockets"),
+            ring_offset: new(r, "ring_offset", "Last bus offset in the ring"),
+            ring_bytes: new(r, "ring_bytes", "Bytes of frames in the ring"),
+            queries: new(r, "queries", "Direct queries by outcome"),
+            resets: new(r, "resets", "Clients told to query again, by reason"),
+            closes: new(r, "closes", "Sockets closed by the server, by code"),
+            errors: new(r, "errors", "Error answers, by slug"),
+            registry: Arc::new(registry),
+        }
     }
+}
+
+/// Makes a metric and has the registry encode it under that name.
+fn new<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 impl Metrics {

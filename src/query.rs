@@ -137,17 +137,9 @@ impl Queries {
             mpsc::error::TrySendError::Closed(_) => ErrorCode::DbUnavailable.into(),
         })?;
         match tokio::time::timeout(self.timeout, answer).await {
-            Ok(Ok(found)) => found.map_err(failure),
+            Ok(Ok(found)) => found.map_err(Failure::from),
             Ok(Err(_)) => Err(ErrorCode::Internal.into()),
             Err(_) => Err(ErrorCode::QueryTimeout.into()),
         }
-    }
-}
-
-fn failure(err: StoreError) -> Failure {
-    match err {
-        StoreError::BadParam(detail) => Failure::param(detail),
-        StoreError::Timeout => ErrorCode::QueryTimeout.into(),
-        StoreError::Unavailable(_) => ErrorCode::DbUnavailable.into(),
     }
 }

@@ -27,7 +27,7 @@ const WRITER_QUEUE: usize = 256;
 /// Events read at once while following the bus.
 const CHUNK: usize = 1000;
 
-/// How often what is old is deleted.
+/// How often what is old is deleted: after a write, so an idle bus keeps what it has.
 const TRIM_INTERVAL: Duration = Duration::from_millis(1000);
 
 /// Where the bus keeps its events, and for how long.
@@ -171,20 +171,35 @@ fn write_loop(
             .map(|publish| (publish.batch, publish.reply))
             .unzip();
         let outcomes = log.append(&batches);
-        match log.head() {
-            Ok(now) => drop(head.send_replace(now)),
-            Err(err) => tracing::error!(error = %err, "the bus cannot be read after a write"),
-        }
+        tell(log, head);
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // The publisher may have gone; what it sent is stored all the same.
             let _ = reply.send(outcome);
         }
         if next_trim <= std::time::Instant::now() {
             next_trim = std::time::Instant::now() + TRIM_INTERVAL;
-            if let Err(err) = log.trim(config.keep, config.max_bytes) {
-                tracing::warn!(error = %err, "the bus cannot be trimmed");
+            match log.trim(config.keep, config.max_bytes) {
+                // A step deletes more than a commit adds, so the next one need not be awaited.
+                Ok(more) if more => next_trim = std::time::Instant::now(),
+                Ok(_) => {}
+                Err(err) => tracing::warn!(error = %err, "the bus cannot be trimmed"),
             }
+            tell(log, head);
         }
+    }
+}
+
+/// Tells readers what the file holds now.
+fn tell(log: &Log, head: &watch::Sender<Head>) {
+    match log.head() {
+        Ok(now) => {
+            head.send_if_modified(|known| {
+                let news = *known != now;
+                *known = now;
+                news
+            });
+        }
+        Err(err) => tracing::error!(error = %err, "the bus cannot be read after a write"),
     }
 }
 

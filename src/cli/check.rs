@@ -82,17 +82,15 @@ fn database(config: &Config, topics: &Topics) -> Vec<Finding> {
     }
 }
 
-fn look(config: &Config, topics: &Topics) -> rusqlite::Result<Vec<Finding>> {
+fn look(config: &Config, topics: &Topics) -> anyhow::Result<Vec<Finding>> {
     let path = config.database_path();
     let conn = sqlite::open(path, Mode::Read)?;
-    // Changes nothing, but takes the lock that every write needs.
-    conn.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?;
+    sqlite::can_write(&conn)?;
     let mut findings = vec![Finding::Fine(format!(
         "database: {} can be written",
         path.display()
     ))];
-    let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
-    findings.push(match mode.as_str() {
+    findings.push(match sqlite::journal_mode(&conn)?.as_str() {
         "wal" => Finding::Fine("journal: WAL, readers never keep writers waiting".to_owned()),
         other => Finding::Warning(format!(
             "journal: {other}; `rowcast serve` turns WAL on, which stays on, so that its reads \

@@ -147,15 +147,9 @@ fn usage(text: &str) -> Exit {
     Exit::Usage
 }
 
-/// One read transaction, so that a migration that runs meanwhile is seen whole or not at all.
 fn describe(path: &Path) -> anyhow::Result<Vec<Table>> {
     let conn = sqlite::open(path, Mode::Read)?;
-    let read = conn.unchecked_transaction()?;
-    let names = sqlite::tables(&read)?;
-    let tables = names.iter().map(|name| sqlite::introspect(&read, name));
-    Ok(tables
-        .filter_map(Result::transpose)
-        .collect::<Result<_, _>>()?)
+    Ok(sqlite::introspect_all(&conn)?)
 }
 
 fn write(file: &Path, text: &str, force: bool) -> io::Result<()> {

@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     protocol::{self, ErrorCode, Failure, Request, Select},
     store::{
-        Store, StoreError,
+        Store,
         sqlite::{SqliteStore, SqliteStoreConfig},
     },
 };
@@ -47,14 +47,7 @@ async fn answer(
         timeout: config.database.query_timeout,
     });
     let parts = matches!(select, Select::All(_)).then_some(usize::MAX);
-    let snapshot = store
-        .snapshot(topic.clone(), select)
-        .await
-        .map_err(|err| match err {
-            StoreError::BadParam(detail) => Failure::param(detail),
-            StoreError::Timeout => ErrorCode::QueryTimeout.into(),
-            StoreError::Unavailable(_) => ErrorCode::DbUnavailable.into(),
-        })?;
+    let snapshot = store.snapshot(topic.clone(), select).await?;
     let place = snapshot.horizon.as_ref();
     let cursor = place.and_then(|horizon| embedded::cut(&config.bus_path(), horizon));
     let (rows, page) = (&snapshot.rows, snapshot.page.as_ref());

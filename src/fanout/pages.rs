@@ -4,13 +4,14 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::now_ms,
     metrics::Metrics,
     protocol::{self, Params, Select},
     query::Queries,
@@ -121,12 +122,4 @@ async fn push(topic: &Arc<Topic>, queries: &Queries, ring: &Ring) -> bool {
             false
         }
     }
-}
-
-/// Unix milliseconds.
-fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{Edge, answer};
 use crate::{
+    clock::now_ms,
     event::{BadEvent, Event},
     protocol::{self, ErrorCode, Failure, Select},
     ring::Cut,
@@ -217,10 +218,4 @@ fn fresh_id() -> String {
     // Without randomness the same id twice would only mean that one event is taken for the other.
     let _ = getrandom::fill(&mut bytes);
     crate::row::hex(&bytes)[2..].to_owned()
-}
-
-/// Unix milliseconds.
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }

@@ -7,7 +7,7 @@ mod demo;
 mod origins;
 mod sockets;
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use axum::{
     Router,
@@ -16,7 +16,10 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::ListenerExt,
 };
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowOrigin, Any, CorsLayer},
@@ -76,8 +79,29 @@ pub struct Edge {
     pub echoes: Group,
 }
 
+/// Serves all routes on `listener` until `stop` is cancelled and the requests of by then are
+/// answered. Sockets live on: they are sessions, and told to stop as such.
+///
+/// # Errors
+/// What the listener says, should it fail.
+pub async fn serve(
+    listener: TcpListener,
+    edge: Arc<Edge>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let listener = listener.tap_io(|stream| {
+        // A push is one small write: it must not wait for another.
+        if let Err(err) = stream.set_nodelay(true) {
+            tracing::debug!(error = %err, "TCP_NODELAY cannot be set");
+        }
+    });
+    axum::serve(listener, router(edge))
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+}
+
 /// All routes.
-pub fn router(edge: Arc<Edge>) -> Router {
+fn router(edge: Arc<Edge>) -> Router {
     let cors = cors(&edge.origins);
     Router::new()
         .route("/", get(console::page))

@@ -1,18 +1,22 @@
 //! The wire, version 1: everything that a client can send or see (docs/protocol.md).
 //! No other file spells a frame, an error or a close code.
 
+mod after;
 mod catalogue;
 mod frame;
 mod params;
 mod request;
+mod url;
 
+pub use after::After;
 pub use catalogue::{CloseReason, ErrorCode, Failure, Language};
 pub use frame::{
     Page, ResetReason, caught_up, drain, error, event, ok, page_push, pong, reply, reset, tick,
     welcome,
 };
-pub use params::{After, Condition, Key, MAX_IN_LIST, Params, Select, Test, query_string};
+pub use params::{Condition, Key, MAX_IN_LIST, Params, Select, Test};
 pub use request::{Hello, Request, Rid};
+pub use url::query_string;
 
 /// The group that every socket of `/socket/all/` joins.
 pub const GROUP: &str = "chat_all_data";

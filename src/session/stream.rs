@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Ask, End, Held, MAX_TRIES, SETTLE, Session};
 use crate::{
+    clock::now_ms,
     fanout::Missing,
     position::{Checkpoint, Position},
     protocol::{self, Params, ResetReason, Select},
@@ -351,10 +352,4 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Unix milliseconds.
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }

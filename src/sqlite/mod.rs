@@ -15,7 +15,10 @@ use crate::{
     topic::{Affinity, Collation, Column, Table},
 };
 
-pub use open::{CHANGELOG, META, Mode, OWN_BUSY_TIMEOUT, journal, open, present, source_id};
+pub use open::{
+    CHANGELOG, META, Mode, OWN_BUSY_TIMEOUT, can_write, journal, journal_mode, open, present,
+    source_id,
+};
 
 /// The prefix of the tables and triggers that Rowcast itself puts into a database.
 pub const OWN_PREFIX: &str = "_rowcast";
@@ -67,6 +70,18 @@ pub fn tables(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut names = names.collect::<rusqlite::Result<Vec<String>>>()?;
     names.retain(|name| !has_prefix(name, "sqlite_") && !has_prefix(name, OWN_PREFIX));
     Ok(names)
+}
+
+/// Describes every table that [`tables`] names, in one read transaction, so that a migration which
+/// runs meanwhile is seen whole or not at all.
+///
+/// # Errors
+/// What SQLite says; the caller treats it as any other failed read.
+pub fn introspect_all(conn: &Connection) -> rusqlite::Result<Vec<Table>> {
+    let read = conn.unchecked_transaction()?;
+    let names = tables(&read)?;
+    let found = names.iter().map(|name| introspect(&read, name));
+    found.filter_map(Result::transpose).collect()
 }
 
 /// Takes a value out of SQLite, in its storage class.

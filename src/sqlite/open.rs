@@ -47,13 +47,29 @@ pub fn open(path: &Path, mode: Mode) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
+/// The journal mode in force, in lower case.
+///
+/// # Errors
+/// What SQLite says; the caller treats it as any other failed read.
+pub fn journal_mode(conn: &Connection) -> rusqlite::Result<String> {
+    conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))
+}
+
+/// Takes the lock that every write needs, and gives it back: changes nothing.
+///
+/// # Errors
+/// Why the database cannot be written, for example that its folder belongs to somebody else.
+pub fn can_write(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch("BEGIN IMMEDIATE; ROLLBACK")
+}
+
 /// Puts a database into WAL mode, in which readers never keep a writer waiting; returns the
 /// mode in force, which is another one where the file cannot have a WAL.
 ///
 /// # Errors
 /// What SQLite says, for example that somebody reads or writes just now: try again a little later.
 pub fn journal(conn: &Connection) -> rusqlite::Result<String> {
-    let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    let mode = journal_mode(conn)?;
     if mode == "wal" {
         return Ok(mode);
     }

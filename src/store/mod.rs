@@ -8,7 +8,7 @@ use std::{future::Future, sync::Arc};
 
 use crate::{
     position::Checkpoint,
-    protocol::{Page, Select},
+    protocol::{ErrorCode, Failure, Page, Select},
     row::Rows,
     topic::{Table, Topic},
 };
@@ -43,6 +43,17 @@ pub enum StoreError {
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What the asker is told: never what the database said.
+impl From<StoreError> for Failure {
+    fn from(err: StoreError) -> Self {
+        match err {
+            StoreError::BadParam(detail) => Failure::param(detail),
+            StoreError::Timeout => ErrorCode::QueryTimeout.into(),
+            StoreError::Unavailable(_) => ErrorCode::DbUnavailable.into(),
+        }
+    }
+}
+
 /// A database that direct queries are answered from.
 ///
 /// Reads only. Every snapshot is one consistent read: rows, page and horizon belong together.
@@ -64,7 +75,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The topic's table as it is now.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], also where the table does not exist.
+    /// [`StoreError::Unavailable`], also where the table does not exist;
+    /// [`StoreError::BadParam`] for a topic that has no view.
     ///
     /// # Cancel safety
     /// Cancel safe.

@@ -1,14 +1,12 @@
 //! The embedded bus's file: appending, reading and trimming, all synchronous.
 
-use std::{
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::super::{Chunk, Head, PublishError, Published, ReadError};
 use crate::{
+    clock::now_ms,
     event::{Batch, Body, Delivery, Event, MAX_EVENT_BYTES},
     position::{Checkpoint, Epoch, Position},
 };
@@ -150,8 +148,9 @@ impl Log {
         range(&tx, &head, after, limit)
     }
 
-    /// Deletes a step of what is older than `keep`, or over `max_bytes`, the oldest first.
-    pub fn trim(&mut self, keep: Duration, max_bytes: u64) -> Result<(), Failure> {
+    /// Deletes a step of what is older than `keep`, or over `max_bytes`, the oldest first;
+    /// returns whether there may be more.
+    pub fn trim(&mut self, keep: Duration, max_bytes: u64) -> Result<bool, Failure> {
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -163,13 +162,14 @@ impl Log {
             "SELECT offset, at_ms, length(CAST(body AS BLOB)) FROM event ORDER BY offset LIMIT ?1",
         )?;
         let mut rows = oldest.query([TRIM_STEP])?;
-        let mut upto = None;
+        let (mut upto, mut deleted) = (None, 0);
         while let Some(row) = rows.next()? {
             let (offset, at_ms, length): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             if at_ms >= old && bytes <= max_bytes {
                 break;
             }
             (upto, bytes) = (Some(offset), bytes - length);
+            deleted += 1;
         }
         drop(rows);
         drop(oldest);
@@ -182,7 +182,7 @@ impl Log {
             [now - millis(DUPLICATE_WINDOW)],
         )?;
         tx.commit()?;
-        Ok(())
+        Ok(deleted == TRIM_STEP)
     }
 }
 
@@ -345,11 +345,4 @@ fn unavailable(err: rusqlite::Error) -> ReadError {
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

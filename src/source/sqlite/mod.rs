@@ -6,6 +6,7 @@
 mod batch;
 mod changelog;
 mod displaced;
+mod open;
 mod tail;
 
 use std::{

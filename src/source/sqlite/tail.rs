@@ -3,16 +3,14 @@
 
 use std::{
     collections::VecDeque,
-    os::unix::fs::MetadataExt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use rusqlite::Connection;
 use tokio::sync::mpsc::Sender;
 use tracing::{error, info, warn};
 
@@ -21,15 +19,14 @@ use super::{
     batch::{self, Shape},
     changelog::{self, Watched},
     displaced::Shadow,
+    open::{Failure, Open, data_version},
 };
 use crate::{
+    clock::now_ms,
     position::Checkpoint,
     source::{SourceError, Transactions},
-    sqlite::{self, Mode},
+    sqlite,
 };
-
-/// How often the file itself is looked at: whether it is still the same one.
-const FILE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Entries deleted in one transaction. A thousand take about a millisecond, during which no
 /// other program can write.
@@ -61,24 +58,6 @@ pub struct Tail {
     /// When even a few entries are deleted.
     next_full_trim: Instant,
 }
-
-/// What holds as long as the file is the same one.
-struct Open {
-    reader: Connection,
-    writer: Connection,
-    file: (u64, u64),
-    next_file_check: Instant,
-    data_version: i64,
-    schema_version: i64,
-    shapes: Vec<Option<Shape>>,
-    shadows: Vec<Option<Shadow>>,
-    /// The schema changed: triggers are to be inspected, and these tables reloaded.
-    altered: Option<Vec<String>>,
-}
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-// === impl Tail ===
 
 impl Tail {
     /// A thread's state that resumes just after `from`, or at the present.
@@ -324,8 +303,8 @@ impl Tail {
                 .iter_mut()
                 .for_each(|change| change.tx = Some(tx.clone()));
         }
-        self.last.high = head;
-        self.last.low = changelog::fingerprint(&open.reader, head)?.unwrap_or(0);
+        let low = changelog::fingerprint(&open.reader, head)?.unwrap_or(0);
+        (self.last.high, self.last.low) = (head, low);
         Ok(Transactions {
             changes,
             checkpoint: self.last.clone(),
@@ -418,43 +397,6 @@ impl Tail {
     }
 }
 
-// === impl Open ===
-
-impl Open {
-    fn new(config: &SqliteSourceConfig) -> Result<Self, Failure> {
-        let reader = sqlite::open(&config.path, Mode::Read)?;
-        let writer = sqlite::open(&config.path, Mode::Write)?;
-        let mode = sqlite::journal(&writer)?;
-        if mode != "wal" {
-            return Err(format!("journal mode is {mode}, and WAL cannot be had").into());
-        }
-        Ok(Self {
-            data_version: data_version(&reader)?,
-            reader,
-            writer,
-            file: identity(config)?,
-            next_file_check: Instant::now(),
-            schema_version: -1,
-            shapes: Vec::new(),
-            shadows: Vec::new(),
-            altered: None,
-        })
-    }
-
-    /// Notices that the file was replaced by another one of the same name.
-    fn check_file(&mut self, config: &SqliteSourceConfig) -> Result<(), Failure> {
-        let now = Instant::now();
-        if now < self.next_file_check {
-            return Ok(());
-        }
-        self.next_file_check = now + FILE_CHECK_INTERVAL;
-        match identity(config)? == self.file {
-            true => Ok(()),
-            false => Err("the database file was replaced by another one".into()),
-        }
-    }
-}
-
 /// A short text that is another one when the table or its topics are.
 fn definition(watched: &Watched, shape: Option<&Shape>) -> String {
     let table = shape.map(Shape::table);
@@ -462,25 +404,6 @@ fn definition(watched: &Watched, shape: Option<&Shape>) -> String {
     format!("{hash:08x}")
 }
 
-/// Device and inode of the file.
-fn identity(config: &SqliteSourceConfig) -> std::io::Result<(u64, u64)> {
-    let metadata = std::fs::metadata(&config.path)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
-fn data_version(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.prepare_cached("PRAGMA data_version")?
-        .query_row([], |row| row.get(0))
-}
-
 fn is_busy(err: &rusqlite::Error) -> bool {
     err.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
-}
-
-/// Unix milliseconds.
-fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,0 +1,81 @@
+//! From the configuration's topics to topics that fit the database.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::{
+    config::Config,
+    predicate,
+    source::sqlite as capture,
+    sqlite::{self, Mode},
+    topic::{self, BadTopic, Table, Topic, TopicSpec, Topics},
+};
+
+/// Holds every topic of the configuration against the database.
+///
+/// # Errors
+/// A [`crate::config::ConfigError`] that names file and key, where a topic is not what it says;
+/// else why the database cannot be read.
+pub fn topics(config: &Config) -> anyhow::Result<Topics> {
+    let path = config.database_path();
+    let conn = sqlite::open(path, Mode::Read).with_context(|| cannot_open(path))?;
+    let mut topics = Vec::with_capacity(config.topics.len());
+    for (index, spec) in config.topics.iter().enumerate() {
+        let bad = |bad: BadTopic| config.bad_topic(index, &bad);
+        let table = match &spec.table {
+            None => None,
+            Some(name) => {
+                let found = sqlite::introspect(&conn, name).with_context(|| cannot_open(path))?;
+                let tables = || sqlite::tables(&conn).unwrap_or_default();
+                Some(found.ok_or_else(|| bad(no_table(name, &tables())))?)
+            }
+        };
+        topics.push(resolve(spec, table.as_ref()).map_err(bad)?);
+    }
+    let topics = Topics::new(topics).map_err(|bad| config.bad_topic(0, &bad))?;
+    fits_changelog(&topics).map_err(|bad| config.bad_topic(0, &bad))?;
+    Ok(topics)
+}
+
+fn resolve(spec: &TopicSpec, table: Option<&Table>) -> Result<Topic, BadTopic> {
+    let topic = Topic::resolve(spec, table)?;
+    if let (Some(text), Some(table)) = (&spec.r#where, table) {
+        predicate::parse(text, table).map_err(|err| BadTopic {
+            field: "where",
+            reason: err.to_string(),
+        })?;
+    }
+    Ok(topic)
+}
+
+/// An entry of the changelog has room for so many key columns of all topics of a table together.
+fn fits_changelog(topics: &Topics) -> Result<(), BadTopic> {
+    let most = capture::MAX_KEY_COLUMNS;
+    let mut watched = capture::watched(topics).into_iter();
+    match watched.find(|table| table.identity.len() > most) {
+        None => Ok(()),
+        Some(table) => Err(BadTopic {
+            field: "key",
+            reason: format!(
+                "the topics of \"{}\" have more than {most} key columns together",
+                table.table
+            ),
+        }),
+    }
+}
+
+fn no_table(name: &str, tables: &[String]) -> BadTopic {
+    let hint = match topic::nearest(name, tables.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!("its tables are {}", tables.join(", ")),
+    };
+    BadTopic {
+        field: "table",
+        reason: format!("the database has no table \"{name}\"; {hint}"),
+    }
+}
+
+fn cannot_open(path: &Path) -> String {
+    format!("the database {} cannot be read", path.display())
+}

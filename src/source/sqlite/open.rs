@@ -1,0 +1,86 @@
+//! The open file: two connections, what was read of the schema, and whether it is still the same
+//! file.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+
+use super::{SqliteSourceConfig, batch::Shape, displaced::Shadow};
+use crate::sqlite::{self, Mode};
+
+/// How often the file itself is looked at: whether it is still the same one.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What went wrong, for the operator to read.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What holds as long as the file is the same one.
+pub struct Open {
+    /// Reads, mostly inside one transaction a batch.
+    pub reader: Connection,
+    /// Puts triggers in place, marks and trims.
+    pub writer: Connection,
+    file: (u64, u64),
+    next_file_check: Instant,
+    /// As `PRAGMA data_version` last said: another number means a commit of another connection.
+    pub data_version: i64,
+    /// The schema that `shapes` describe.
+    pub schema_version: i64,
+    /// The watched tables in their order; none where one is missing.
+    pub shapes: Vec<Option<Shape>>,
+    /// The keys of tables that REPLACE may displace rows of.
+    pub shadows: Vec<Option<Shadow>>,
+    /// The schema changed: triggers are to be inspected, and these tables reloaded.
+    pub altered: Option<Vec<String>>,
+}
+
+impl Open {
+    /// Opens the file twice, and puts it into WAL mode.
+    pub fn new(config: &SqliteSourceConfig) -> Result<Self, Failure> {
+        let reader = sqlite::open(&config.path, Mode::Read)?;
+        let writer = sqlite::open(&config.path, Mode::Write)?;
+        let mode = sqlite::journal(&writer)?;
+        if mode != "wal" {
+            return Err(format!("journal mode is {mode}, and WAL cannot be had").into());
+        }
+        Ok(Self {
+            data_version: data_version(&reader)?,
+            reader,
+            writer,
+            file: identity(config)?,
+            next_file_check: Instant::now(),
+            schema_version: -1,
+            shapes: Vec::new(),
+            shadows: Vec::new(),
+            altered: None,
+        })
+    }
+
+    /// Notices that the file was replaced by another one of the same name.
+    pub fn check_file(&mut self, config: &SqliteSourceConfig) -> Result<(), Failure> {
+        let now = Instant::now();
+        if now < self.next_file_check {
+            return Ok(());
+        }
+        self.next_file_check = now + FILE_CHECK_INTERVAL;
+        match identity(config)? == self.file {
+            true => Ok(()),
+            false => Err("the database file was replaced by another one".into()),
+        }
+    }
+}
+
+/// Device and inode of the file.
+fn identity(config: &SqliteSourceConfig) -> std::io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(&config.path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Asks outside of a transaction, within which the answer does not change.
+pub fn data_version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.prepare_cached("PRAGMA data_version")?
+        .query_row([], |row| row.get(0))
+}
