@@ -5,4 +5,7 @@
 
 mod support;
 
+mod bus_contract;
 mod predicate;
+mod source_contract;
+mod store_contract;

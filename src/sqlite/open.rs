@@ -1,6 +1,6 @@
 //! Opening a database that belongs to somebody else, and reading where its changelog stands.
 
-use std::{path::Path, time::Duration};
+use std::{io, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
@@ -13,6 +13,20 @@ pub const META: &str = "_rowcast_meta";
 /// How long our own writes wait for another writer; foreign ones never wait for us that long,
 /// because every transaction of ours is a few milliseconds at the most.
 pub const OWN_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Tells a file from another one that has taken its name: device and inode.
+///
+/// An open connection goes on with the old file, which nobody else sees any more.
+pub type FileId = (u64, u64);
+
+/// Which file bears that name now.
+///
+/// # Errors
+/// What the file system says, for example that there is none.
+pub fn file_id(path: &Path) -> io::Result<FileId> {
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

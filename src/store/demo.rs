@@ -1,7 +1,10 @@
 //! The demo's own writes: the care home's tables on the first run, and the rows that the
 //! tutorial's two trigger views insert. Everything else that Rowcast does with a database reads.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rusqlite::{Connection, params_from_iter};
 use serde_json::{Map, Value as Json};
@@ -10,7 +13,7 @@ use tokio::sync::Mutex;
 use super::StoreError;
 use crate::{
     row::Value,
-    sqlite::{self, Mode, quote},
+    sqlite::{self, FileId, Mode, quote},
 };
 
 const TABLES: &str = include_str!("../../migrations/sqlite_demo.sql");
@@ -26,7 +29,17 @@ pub enum DemoTable {
 
 /// Inserts rows into the demo's tables, one at a time.
 #[derive(Debug, Clone)]
-pub struct DemoWriter(Arc<Mutex<Connection>>);
+pub struct DemoWriter {
+    path: PathBuf,
+    open: Arc<Mutex<Open>>,
+}
+
+/// A connection, and the file that it writes.
+#[derive(Debug)]
+struct Open {
+    conn: Connection,
+    file: FileId,
+}
 
 /// Creates the database with the demo, unless the file exists; returns whether it did.
 ///
@@ -59,11 +72,10 @@ impl DemoWriter {
     /// # Errors
     /// [`StoreError::Unavailable`] with what SQLite says.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let conn = sqlite::open(path, Mode::Write).map_err(unavailable)?;
-        // "200" is an acknowledgement: the row is on the disk.
-        conn.pragma_update(None, "synchronous", "full")
-            .map_err(unavailable)?;
-        Ok(Self(Arc::new(Mutex::new(conn))))
+        Ok(Self {
+            open: Arc::new(Mutex::new(Open::new(path)?)),
+            path: path.to_owned(),
+        })
     }
 
     /// Inserts a row and commits; members of `body` are columns, the rest is made up.
@@ -79,10 +91,28 @@ impl DemoWriter {
         table: DemoTable,
         body: Map<String, Json>,
     ) -> Result<(), StoreError> {
-        let conn = self.0.clone().lock_owned().await;
-        let task = tokio::task::spawn_blocking(move || insert(&conn, table, &body));
+        let mut open = self.open.clone().lock_owned().await;
+        let path = self.path.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            // A row in a file that was replaced would be lost.
+            if sqlite::file_id(&path).map_err(unavailable)? != open.file {
+                *open = Open::new(&path)?;
+            }
+            insert(&open.conn, table, &body)
+        });
         task.await
             .map_err(|err| StoreError::Unavailable(err.into()))?
+    }
+}
+
+impl Open {
+    fn new(path: &Path) -> Result<Self, StoreError> {
+        let file = sqlite::file_id(path).map_err(unavailable)?;
+        let conn = sqlite::open(path, Mode::Write).map_err(unavailable)?;
+        // "200" is an acknowledgement: the row is on the disk.
+        conn.pragma_update(None, "synchronous", "full")
+            .map_err(unavailable)?;
+        Ok(Self { conn, file })
     }
 }
 
@@ -177,6 +207,6 @@ fn scalar(value: &Json) -> Result<Value, StoreError> {
     })
 }
 
-fn unavailable(err: rusqlite::Error) -> StoreError {
+fn unavailable(err: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
     StoreError::Unavailable(err.into())
 }

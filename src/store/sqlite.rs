@@ -19,7 +19,7 @@ use crate::{
     position::Checkpoint,
     protocol::{After, Page, Params, Select},
     row::{Rows, Value},
-    sqlite::{self, Mode},
+    sqlite::{self, FileId, Mode},
     topic::{Table, Topic, View},
 };
 
@@ -49,6 +49,7 @@ pub struct SqliteStore {
 #[derive(Debug)]
 struct Reader {
     conn: Connection,
+    file: FileId,
     schema_version: i64,
     tables: HashMap<String, Arc<Table>>,
 }
@@ -97,13 +98,15 @@ impl SqliteStore {
         task.await.unwrap_or_else(|err| Err(unavailable(err)))
     }
 
+    /// An idle connection, or a new one. Those to a file that was replaced are let go: they
+    /// would read a database that nobody writes any more.
     fn take(&self) -> Result<Reader, StoreError> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        match idle {
+        let file = sqlite::file_id(&self.config.path).map_err(unavailable)?;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|reader| reader.file == file);
+        let reader = idle.pop();
+        drop(idle);
+        match reader {
             Some(reader) => Ok(reader),
             None => {
                 let conn = sqlite::open(&self.config.path, Mode::Read).map_err(failed)?;
@@ -112,6 +115,7 @@ impl SqliteStore {
                     .map_err(failed)?;
                 Ok(Reader {
                     conn,
+                    file,
                     schema_version: -1,
                     tables: HashMap::new(),
                 })

@@ -1,15 +1,12 @@
 //! The open file: two connections, what was read of the schema, and whether it is still the same
 //! file.
 
-use std::{
-    os::unix::fs::MetadataExt,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use super::{SqliteSourceConfig, batch::Shape, displaced::Shadow};
-use crate::sqlite::{self, Mode};
+use crate::sqlite::{self, FileId, Mode};
 
 /// How often the file itself is looked at: whether it is still the same one.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -23,7 +20,7 @@ pub struct Open {
     pub reader: Connection,
     /// Puts triggers in place, marks and trims.
     pub writer: Connection,
-    file: (u64, u64),
+    file: FileId,
     next_file_check: Instant,
     /// As `PRAGMA data_version` last said: another number means a commit of another connection.
     pub data_version: i64,
@@ -50,7 +47,7 @@ impl Open {
             data_version: data_version(&reader)?,
             reader,
             writer,
-            file: identity(config)?,
+            file: sqlite::file_id(&config.path)?,
             next_file_check: Instant::now(),
             schema_version: -1,
             shapes: Vec::new(),
@@ -66,17 +63,11 @@ impl Open {
             return Ok(());
         }
         self.next_file_check = now + FILE_CHECK_INTERVAL;
-        match identity(config)? == self.file {
+        match sqlite::file_id(&config.path)? == self.file {
             true => Ok(()),
             false => Err("the database file was replaced by another one".into()),
         }
     }
-}
-
-/// Device and inode of the file.
-fn identity(config: &SqliteSourceConfig) -> std::io::Result<(u64, u64)> {
-    let metadata = std::fs::metadata(&config.path)?;
-    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Asks outside of a transaction, within which the answer does not change.
