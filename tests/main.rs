@@ -6,6 +6,9 @@
 mod support;
 
 mod bus_contract;
+mod documents;
 mod predicate;
+mod properties;
 mod source_contract;
 mod store_contract;
+mod tidy;
