@@ -1,7 +1,7 @@
 //! What every [`Source`] promises, sentence by sentence of its doc comment. A further backend is
 //! one more `contract!` at the end.
 
-use std::{future::Future, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use rowcast::{
     event::{Change, What},
