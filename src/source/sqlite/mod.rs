@@ -7,6 +7,7 @@ mod batch;
 mod changelog;
 mod displaced;
 mod tail;
+mod watch;
 
 use std::{
     path::PathBuf,
@@ -21,7 +22,8 @@ use std::{
 use tokio::sync::mpsc;
 
 pub use changelog::{Capture, MAX_KEY_COLUMNS, Watched, inspect, install, remove, watched};
-use tail::{Tail, Wake};
+use tail::Tail;
+use watch::Wake;
 
 use super::{Source, SourceError, Transactions};
 use crate::position::Checkpoint;
@@ -33,7 +35,8 @@ pub struct SqliteSourceConfig {
     pub path: PathBuf,
     /// The tables to watch.
     pub watched: Vec<Watched>,
-    /// The longest that a commit of another process goes unnoticed.
+    /// The longest that a commit of another process goes unnoticed, should the file system not
+    /// announce it.
     pub poll_interval: Duration,
     /// How long confirmed changelog entries are kept.
     pub changelog_keep: Duration,
@@ -80,7 +83,7 @@ impl Waker {
     /// Looks at once instead of at the next poll. Cheap; never waits.
     pub fn wake(&self) {
         // Full means that a wake is already pending, which is all that is asked for.
-        let _ = self.0.try_send(Wake::Committed);
+        let _ = self.0.try_send(Wake);
     }
 }
 
@@ -103,6 +106,7 @@ impl Source for SqliteSource {
             self.config.clone(),
             self.confirmed.clone(),
             checkpoint.cloned(),
+            self.waker.0.clone(),
         );
         let name = "sqlite-source".to_owned();
         let spawned = std::thread::Builder::new()
