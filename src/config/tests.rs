@@ -43,7 +43,7 @@ fn the_example_says_what_the_documentation_of_the_settings_says() {
     assert_eq!(server.language, Language::Zh);
     let database = &config.database;
     assert_eq!(database.url.to_string(), "sqlite:rowcast.db");
-    assert_eq!(database.poll_interval, Duration::from_millis(4));
+    assert_eq!(database.poll_interval, Duration::from_millis(25));
     assert_eq!(database.changelog_keep, Duration::from_mins(10));
     assert_eq!(database.changelog_max_rows, 100_000);
     assert_eq!(database.query_timeout, Duration::from_secs(3));

@@ -147,7 +147,7 @@ struct Session {
     running: FuturesUnordered<BoxFuture<'static, Answer>>,
     queued: VecDeque<Ask>,
     held: Vec<Held>,
-    /// What the last reply of each topic saw: an older page is not sent after it.
+    /// What the last default page of each topic saw: an older one is not pushed after it.
     seen: HashMap<Arc<str>, Checkpoint>,
     strikes: VecDeque<Instant>,
     clocks: Clocks,

@@ -121,15 +121,14 @@ impl Session {
             Placed::At(place) => place.seq,
             _ => 0,
         });
-        let topics: Vec<Arc<str>> = replies
-            .iter()
-            .map(|(_, held)| held.ask.topic.name.clone())
-            .collect();
+        let pages = replies.iter().filter(|(_, held)| held.ask.wants_page());
+        let superseded: Vec<Arc<str>> =
+            pages.map(|(_, held)| held.ask.topic.name.clone()).collect();
         for (placed, held) in replies {
             match placed {
                 Placed::Anywhere => self.reply(held, false).await?,
                 Placed::Again | Placed::Wait => self.ask_again(held.ask),
-                Placed::At(place) => match self.walk(Some(&place), &topics).await? {
+                Placed::At(place) => match self.walk(Some(&place), &superseded).await? {
                     Walk::There => self.reply(held, true).await?,
                     Walk::Beyond => self.ask_again(held.ask),
                     Walk::Stuck if held.until > now => self.held.push(held),
@@ -182,7 +181,7 @@ impl Session {
                 (exact, parts),
             ),
         };
-        if let Some(horizon) = snapshot.horizon {
+        if let Some(horizon) = snapshot.horizon.filter(|_| ask.wants_page()) {
             self.seen.insert(name.clone(), horizon);
         }
         for frame in frames {
@@ -351,5 +350,12 @@ impl Session {
             }
         }
         Ok(())
+    }
+}
+
+impl Ask {
+    /// Whether the reply is what a page topic pushes, so that an older push is not sent after it.
+    fn wants_page(&self) -> bool {
+        self.select == Select::Page(Params::default())
     }
 }

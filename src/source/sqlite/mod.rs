@@ -8,6 +8,7 @@ mod changelog;
 mod displaced;
 mod open;
 mod tail;
+mod watch;
 
 use std::{
     path::PathBuf,
@@ -22,7 +23,8 @@ use std::{
 use tokio::sync::mpsc;
 
 pub use changelog::{Capture, MAX_KEY_COLUMNS, Watched, inspect, install, remove, watched};
-use tail::{Tail, Wake};
+use tail::Tail;
+use watch::Wake;
 
 use super::{Source, SourceError, Transactions};
 use crate::position::Checkpoint;
@@ -34,7 +36,8 @@ pub struct SqliteSourceConfig {
     pub path: PathBuf,
     /// The tables to watch.
     pub watched: Vec<Watched>,
-    /// The longest that a commit of another process goes unnoticed.
+    /// The longest that a commit of another process goes unnoticed, should the file system not
+    /// announce it.
     pub poll_interval: Duration,
     /// How long confirmed changelog entries are kept.
     pub changelog_keep: Duration,
@@ -81,7 +84,7 @@ impl Waker {
     /// Looks at once instead of at the next poll. Cheap; never waits.
     pub fn wake(&self) {
         // Full means that a wake is already pending, which is all that is asked for.
-        let _ = self.0.try_send(Wake::Committed);
+        let _ = self.0.try_send(Wake);
     }
 }
 
@@ -104,6 +107,7 @@ impl Source for SqliteSource {
             self.config.clone(),
             self.confirmed.clone(),
             checkpoint.cloned(),
+            self.waker.0.clone(),
         );
         let name = "sqlite-source".to_owned();
         let spawned = std::thread::Builder::new()

@@ -1,11 +1,19 @@
 //! The open file: two connections, what was read of the schema, and whether it is still the same
 //! file.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::mpsc::SyncSender,
+    time::{Duration, Instant},
+};
 
 use rusqlite::Connection;
 
-use super::{SqliteSourceConfig, batch::Shape, displaced::Shadow};
+use super::{
+    SqliteSourceConfig,
+    batch::Shape,
+    displaced::Shadow,
+    watch::{Wake, Watch},
+};
 use crate::sqlite::{self, FileId, Mode};
 
 /// How often the file itself is looked at: whether it is still the same one.
@@ -32,11 +40,12 @@ pub struct Open {
     pub shadows: Vec<Option<Shadow>>,
     /// The schema changed: triggers are to be inspected, and these tables reloaded.
     pub altered: Option<Vec<String>>,
+    _watch: Option<Watch>,
 }
 
 impl Open {
-    /// Opens the file twice, and puts it into WAL mode.
-    pub fn new(config: &SqliteSourceConfig) -> Result<Self, Failure> {
+    /// Opens the file twice, puts it into WAL mode, and has `wake` told when it is written.
+    pub fn new(config: &SqliteSourceConfig, wake: &SyncSender<Wake>) -> Result<Self, Failure> {
         let reader = sqlite::open(&config.path, Mode::Read)?;
         let writer = sqlite::open(&config.path, Mode::Write)?;
         let mode = sqlite::journal(&writer)?;
@@ -53,6 +62,7 @@ impl Open {
             shapes: Vec::new(),
             shadows: Vec::new(),
             altered: None,
+            _watch: Watch::on(&config.path, wake),
         })
     }
 

@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ use super::{
     changelog::{self, Watched},
     displaced::Shadow,
     open::{Failure, Open, data_version},
+    watch::{Rhythm, Wake},
 };
 use crate::{
     clock::now_ms,
@@ -38,12 +39,6 @@ const TRIM_PAUSE: Duration = Duration::from_millis(25);
 /// The pause after an error, before the file is opened again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// What the thread is told. It ends when the sender is dropped.
-pub enum Wake {
-    /// Somebody in this process has committed.
-    Committed,
-}
-
 /// The thread's state.
 pub struct Tail {
     config: SqliteSourceConfig,
@@ -52,6 +47,8 @@ pub struct Tail {
     /// How far the changelog has been read, and the fingerprint of that place.
     last: Checkpoint,
     open: Option<Open>,
+    /// Told when a file changes, for as long as one is open.
+    wake: SyncSender<Wake>,
     /// Ids by the time they were read, oldest first: the changelog itself knows no time.
     ages: VecDeque<(Instant, u64)>,
     next_trim: Instant,
@@ -65,6 +62,7 @@ impl Tail {
         config: SqliteSourceConfig,
         confirmed: Arc<AtomicU64>,
         from: Option<Checkpoint>,
+        wake: SyncSender<Wake>,
     ) -> Self {
         let nowhere = Checkpoint {
             source: "".into(),
@@ -77,6 +75,7 @@ impl Tail {
             confirmed,
             last: from.unwrap_or(nowhere),
             open: None,
+            wake,
             ages: VecDeque::new(),
             next_trim: Instant::now(),
             next_full_trim: Instant::now(),
@@ -89,13 +88,17 @@ impl Tail {
         wakes: &Receiver<Wake>,
         batches: &Sender<Result<Transactions, SourceError>>,
     ) {
+        let mut rhythm = Rhythm::new(self.config.poll_interval);
         while !batches.is_closed() {
             let pause = match self.step() {
                 Ok(Some(batch)) => match batches.blocking_send(Ok(batch)) {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        rhythm.quicken();
+                        continue;
+                    }
                     Err(_) => return,
                 },
-                Ok(None) => self.config.poll_interval,
+                Ok(None) => rhythm.pause(),
                 Err(err) => {
                     self.open = None;
                     if batches
@@ -108,7 +111,8 @@ impl Tail {
                 }
             };
             match wakes.recv_timeout(pause) {
-                Ok(Wake::Committed) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Wake) => rhythm.quicken(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -148,7 +152,7 @@ impl Tail {
 
     /// Opens the file and finds out whether its history goes on where reading stopped.
     fn open_file(&mut self) -> Result<(Open, Transactions), Failure> {
-        let mut open = Open::new(&self.config)?;
+        let mut open = Open::new(&self.config, &self.wake)?;
         changelog::install(&mut open.writer, &self.watched, &[])?;
         let source = sqlite::source_id(&open.reader)?.unwrap_or_default();
         let present = sqlite::present(&open.reader)?.unwrap_or(0);
