@@ -236,6 +236,10 @@ async fn a_wrong_parameter_is_a_400_that_says_which_and_repeats_nothing() {
             json!({ "filter": { "name": { "like": 1 } } }),
             "params.filter",
         ),
+        (
+            json!({ "filter": { "name": { "like": "%".repeat(257) } } }),
+            "params.filter",
+        ),
         (json!({ "filter": { "age": [[1]] } }), "params.filter"),
         (json!({ "after": "nonsense" }), "params.after"),
         (json!({ "after": 1 }), "params.after"),
