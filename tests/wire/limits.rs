@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::json;
 
 use super::ids;
-use crate::support::{Options, Server};
+use crate::support::{Options, Server, wait_until};
 
 /// A query on this is never done within 300 ms: the pattern nearly fits at each place of each
 /// text.
@@ -128,4 +128,31 @@ async fn one_socket_may_be_allowed_to_ask_more() {
             (&json!("patient"), &json!(rid))
         );
     }
+}
+
+#[tokio::test]
+async fn a_table_that_is_away_is_a_503_and_the_socket_stays_until_it_is_back() {
+    let server = Server::configured(TOPICS, HEAVY);
+    let mut socket = server.socket("").await;
+    crate::support::sqlite3(
+        &server.database(),
+        "ALTER TABLE small RENAME TO elsewhere; UPDATE big SET text = '' WHERE id = 1",
+    );
+    let answer = socket.ask(json!({ "type": "small", "rid": 1 })).await;
+    let expected = json!({
+        "type": "sys:error", "rid": 1, "code": 503, "error": "db_unavailable",
+        "msg": "数据库暂时不可用",
+    });
+    assert_eq!(answer, expected);
+    crate::support::sqlite3(&server.database(), "ALTER TABLE elsewhere RENAME TO small");
+    wait_until("the table to be back", async || {
+        let (code, reply) = server.get("/api/query/small").await;
+        (code == 200).then(|| assert_eq!(ids(&reply), [1]))
+    })
+    .await;
+    let reply = socket.ask(json!({ "type": "small", "rid": 2 })).await;
+    assert_eq!(ids(&reply), [1]);
+    crate::support::sqlite3(&server.database(), "INSERT INTO small VALUES (2)");
+    let insert = |frame: &serde_json::Value| frame["type"] == "small" && frame["op"] == "insert";
+    socket.next_where("an insert", insert).await;
 }
