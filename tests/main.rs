@@ -5,4 +5,8 @@
 
 mod support;
 
+mod commands;
+mod http;
 mod predicate;
+mod shutdown;
+mod wire;

@@ -12,6 +12,12 @@ use crate::{
 /// The most values in one IN list of a filter.
 pub const MAX_IN_LIST: usize = 256;
 
+/// The most characters of a LIKE pattern.
+///
+/// The database compares it with every place in a text, and cannot be interrupted within one row:
+/// 256 against a text of a megabyte is a fraction of a second, 60,000 would be a minute.
+const MAX_PATTERN: usize = 256;
+
 /// The most conditions of one filter.
 const MAX_CONDITIONS: usize = 64;
 
@@ -245,8 +251,12 @@ fn test(name: &str, value: &Json) -> Result<Test, Failure> {
         "gt" => ordered(Test::Gt),
         "gte" => ordered(Test::Gte),
         "like" => match value {
-            Json::String(pattern) => Ok(Test::Like(pattern.clone())),
-            _ => Err(Failure::param("params.filter: like takes a string")),
+            Json::String(pattern) if pattern.chars().count() <= MAX_PATTERN => {
+                Ok(Test::Like(pattern.clone()))
+            }
+            _ => Err(Failure::param(
+                "params.filter: like takes a string of at most 256 characters",
+            )),
         },
         _ => Err(Failure::param(
             "params.filter: eq, ne, lt, lte, gt, gte or like",
@@ -364,7 +374,12 @@ fn read_condition(parts: &Json) -> Option<Condition> {
         "lte" => Test::Lte(read_exact(value)?),
         "gt" => Test::Gt(read_exact(value)?),
         "gte" => Test::Gte(read_exact(value)?),
-        "like" => Test::Like(value.as_str()?.to_owned()),
+        "like" => Test::Like(
+            value
+                .as_str()
+                .filter(|pattern| pattern.chars().count() <= MAX_PATTERN)?
+                .to_owned(),
+        ),
         "in" => Test::In(
             value
                 .as_array()?
