@@ -7,6 +7,10 @@ import { Rows } from "./rows.js";
 /** Rows in the page at once; more than anybody reads, and cheap to keep in order. */
 const SHOWN_ROWS = 200;
 
+/** Rows and cells that flash at once: each costs the browser work sixty times a second, and
+ *  where more has changed than this nobody follows the single ones. */
+const FLASHES = 100;
+
 /** Creates an element with attributes, `class` among them, and children. */
 export function element(name, attributes = {}, ...children) {
   const created = document.createElement(name);
@@ -54,6 +58,7 @@ export class TopicTable {
   #news = null;
   /** Rendered since the last picture: what comes now waits for the next. */
   #settling = false;
+  #flashesLeft = FLASHES;
 
   constructor(topic) {
     this.topic = topic;
@@ -195,6 +200,7 @@ export class TopicTable {
   #render(flashing) {
     const shown = this.rows.sorted.slice(0, SHOWN_ROWS);
     const keys = new Set(shown.map(({ key }) => key));
+    this.#flashesLeft = FLASHES - this.#body.querySelectorAll("[data-flash]").length;
     for (const [key, { line }] of this.#lines) {
       if (!keys.has(key)) {
         line.remove();
@@ -211,7 +217,7 @@ export class TopicTable {
         this.#fill(line, row, present?.row, flashing);
         this.#lines.set(key, { line, row });
         const op = this.#touched.get(key);
-        if (flashing && (!present || op)) flash(line, present || op === "update" ? "update" : "insert");
+        if (flashing && (!present || op)) this.#flash(line, present || op === "update" ? "update" : "insert");
       }
     }
     this.#touched.clear();
@@ -219,6 +225,11 @@ export class TopicTable {
     this.#tellCount(shown.length);
     if (this.#revealKey) this.#scrollTo(this.#revealKey);
     this.#revealKey = null;
+  }
+
+  #flash(target, kind) {
+    if (!target.dataset.flash && this.#flashesLeft-- <= 0) return;
+    flash(target, kind);
   }
 
   #newLine(key) {
@@ -237,7 +248,7 @@ export class TopicTable {
       // Long values are cut by the style sheet; the pointer shows them whole.
       if (shown.length > 24) cell.title = shown;
       else cell.removeAttribute("title");
-      if (before && flashing) flash(cell, "cell");
+      if (before && flashing) this.#flash(cell, "cell");
     }
   }
 
