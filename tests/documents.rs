@@ -236,7 +236,7 @@ fn codes() -> Vec<ErrorCode> {
     use ErrorCode::{
         BadJson, BadParam, BusUnavailable, DbUnavailable, Forbidden, Internal, MethodNotAllowed,
         NotFound, PayloadTooLarge, QueryTimeout, TooManyRequests, UnknownType,
-        UnsupportedMediaType,
+        UnsupportedMediaType, UpgradeRequired,
     };
     let all = vec![
         BadJson,
@@ -252,6 +252,7 @@ fn codes() -> Vec<ErrorCode> {
         TooManyRequests,
         UnknownType,
         UnsupportedMediaType,
+        UpgradeRequired,
     ];
     let source = read("src/protocol/catalogue.rs");
     let slugs = source

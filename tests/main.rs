@@ -6,9 +6,13 @@
 mod support;
 
 mod bus_contract;
+mod commands;
 mod documents;
+mod http;
 mod predicate;
 mod properties;
+mod shutdown;
 mod source_contract;
 mod store_contract;
 mod tidy;
+mod wire;

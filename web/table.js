@@ -7,6 +7,10 @@ import { Rows } from "./rows.js";
 /** Rows in the page at once; more than anybody reads, and cheap to keep in order. */
 const SHOWN_ROWS = 200;
 
+/** Rows and cells that flash at once: each costs the browser work sixty times a second, and
+ *  where more has changed than this nobody follows the single ones. */
+const FLASHES = 100;
+
 /** Creates an element with attributes, `class` among them, and children. */
 export function element(name, attributes = {}, ...children) {
   const created = document.createElement(name);
@@ -47,6 +51,14 @@ export class TopicTable {
   /** Rows of the view as the server counts them, where only a page of them is here. */
   #total = null;
   #revealUntil = 0;
+  #revealKey = null;
+  /** What came since the page was last brought in line: the last operation on each row … */
+  #touched = new Map();
+  /** … and the last event of all. */
+  #news = null;
+  /** Rendered since the last picture: what comes now waits for the next. */
+  #settling = false;
+  #flashesLeft = FLASHES;
 
   constructor(topic) {
     this.topic = topic;
@@ -62,7 +74,7 @@ export class TopicTable {
       element("div", { class: "panel-head" }, title, element("code", { class: "type" }, topic.type), this.#count, this.#inexact, this.#latest),
       this.#scroll);
     this.#latest.addEventListener("click", () => {
-      const line = this.#scrollToLatest();
+      const line = this.#scrollTo(this.#latestKey);
       if (line) flash(line, "update");
     });
     this.#body.addEventListener("animationend", ({ target }) => delete target.dataset.flash);
@@ -114,13 +126,14 @@ export class TopicTable {
   /** Applies an event of this topic. */
   apply(event) {
     this.rows.apply(event);
-    if (event.op === "truncate" || !event.key) this.#tell(event.op, "", null);
-    else this.#tell(event.op, this.#keyText(event.key), this.rows.keyOf(event.key));
-    this.#render(true, this.#latestKey, event.op);
+    const lineKey = event.key && event.op !== "truncate" ? this.rows.keyOf(event.key) : null;
+    if (lineKey) this.#touched.set(lineKey, event.op);
+    this.#news = { op: event.op, key: lineKey ? this.#keyText(event.key) : "", lineKey, time: clock() };
     if (event.op === "insert" && performance.now() < this.#revealUntil) {
       this.#revealUntil = 0;
-      this.#scrollToLatest();
+      this.#revealKey = lineKey;
     }
+    this.#renderSoon();
   }
 
   /** Puts in or takes out one row that was asked for by its key. */
@@ -145,15 +158,34 @@ export class TopicTable {
     return this.topic.key.map((column) => `${column}=${shownValue(key[column])}`).join(" ");
   }
 
-  #tell(op, key, lineKey) {
+  // The first event shows at once; those on its heels show together with the next picture, so
+  // that a burst of a thousand costs some renderings and not a thousand.
+  #renderSoon() {
+    if (this.#settling) return;
+    this.#render(true);
+    this.#settle();
+  }
+
+  #settle() {
+    this.#settling = true;
+    requestAnimationFrame(() => {
+      this.#settling = false;
+      if (this.#news) this.#renderSoon();
+    });
+  }
+
+  #tellNews() {
+    if (!this.#news) return;
+    const { op, key, lineKey, time } = this.#news;
+    this.#news = null;
     this.#latestKey = lineKey;
     this.#latest.hidden = false;
     this.#latest.dataset.op = op;
-    say(this.#latest, "table.latest", { op: { t: `op.${op}` }, key, time: clock() });
+    say(this.#latest, "table.latest", { op: { t: `op.${op}` }, key, time });
   }
 
-  #scrollToLatest() {
-    const line = this.#lines.get(this.#latestKey)?.line;
+  #scrollTo(key) {
+    const line = this.#lines.get(key)?.line;
     if (!line) return null;
     // Only inside the panel: a page that jumps is worse than a row out of sight.
     const top = line.offsetTop - this.#head.offsetHeight;
@@ -164,10 +196,11 @@ export class TopicTable {
   }
 
   // Brings the page in line with the first rows. With `flashing`, what is new or differs
-  // flashes; `touched` flashes in any case: its event came, even if it altered nothing.
-  #render(flashing, touched = null, op = null) {
+  // flashes; a touched row flashes in any case: its event came, even if it altered nothing.
+  #render(flashing) {
     const shown = this.rows.sorted.slice(0, SHOWN_ROWS);
     const keys = new Set(shown.map(({ key }) => key));
+    this.#flashesLeft = FLASHES - this.#body.querySelectorAll("[data-flash]").length;
     for (const [key, { line }] of this.#lines) {
       if (!keys.has(key)) {
         line.remove();
@@ -183,10 +216,20 @@ export class TopicTable {
       if (present?.row !== row) {
         this.#fill(line, row, present?.row, flashing);
         this.#lines.set(key, { line, row });
-        if (flashing && (!present || key === touched)) flash(line, present || op === "update" ? "update" : "insert");
+        const op = this.#touched.get(key);
+        if (flashing && (!present || op)) this.#flash(line, present || op === "update" ? "update" : "insert");
       }
     }
+    this.#touched.clear();
+    this.#tellNews();
     this.#tellCount(shown.length);
+    if (this.#revealKey) this.#scrollTo(this.#revealKey);
+    this.#revealKey = null;
+  }
+
+  #flash(target, kind) {
+    if (!target.dataset.flash && this.#flashesLeft-- <= 0) return;
+    flash(target, kind);
   }
 
   #newLine(key) {
@@ -205,7 +248,7 @@ export class TopicTable {
       // Long values are cut by the style sheet; the pointer shows them whole.
       if (shown.length > 24) cell.title = shown;
       else cell.removeAttribute("title");
-      if (before && flashing) flash(cell, "cell");
+      if (before && flashing) this.#flash(cell, "cell");
     }
   }
 

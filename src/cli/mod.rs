@@ -94,7 +94,7 @@ pub enum Command {
 /// Flags of `rowcast serve`.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct Serve {
-    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8888]
+    /// Address and port; port 0 takes a free one [default: 127.0.0.1:8888]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
 }

@@ -32,7 +32,7 @@ pub async fn all(
 ) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade.protocols([SUBPROTOCOL]),
-        Err(rejection) => return edge.no_upgrade(rejection),
+        Err(_) => return edge.no_upgrade(),
     };
     let mut opening = match edge.opening(query.as_deref().unwrap_or("")) {
         Ok(opening) => opening,
@@ -54,7 +54,7 @@ pub async fn all(
 pub async fn echo(State(edge): State<Arc<Edge>>, headers: HeaderMap, upgrade: Upgrade) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
-        Err(rejection) => return edge.no_upgrade(rejection),
+        Err(_) => return edge.no_upgrade(),
     };
     let admitted = edge.admits(&headers);
     sized(upgrade).on_upgrade(async move |socket| {
@@ -82,13 +82,18 @@ impl Edge {
         origin.is_none_or(|origin| self.origins.allow(origin, headers.get(header::HOST)))
     }
 
-    fn no_upgrade(&self, rejection: WebSocketUpgradeRejection) -> Response {
-        self.gateway.metrics.error("no_upgrade");
-        let mut response = rejection.into_response();
-        let version = header::HeaderValue::from_static("13");
-        response
-            .headers_mut()
-            .insert(header::SEC_WEBSOCKET_VERSION, version);
+    /// Tells a request that is no handshake what is needed (RFC 9110 §15.5.22).
+    fn no_upgrade(&self) -> Response {
+        let mut response = self.refuse(ErrorCode::UpgradeRequired).into_response();
+        let needed = [
+            (header::UPGRADE, "websocket"),
+            (header::CONNECTION, "Upgrade"),
+            (header::SEC_WEBSOCKET_VERSION, "13"),
+        ];
+        for (name, value) in needed {
+            let value = header::HeaderValue::from_static(value);
+            response.headers_mut().insert(name, value);
+        }
         response
     }
 

@@ -2,7 +2,10 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Condition, Failure, Params, Test, params::scalar};
+use super::{
+    Condition, Failure, Params, Test,
+    params::{MAX_PATTERN, scalar},
+};
 use crate::{
     row::{self, Value},
     topic::Order,
@@ -114,7 +117,10 @@ fn read_condition(parts: &Json) -> Option<Condition> {
         "lte" => Test::Lte(read_exact(value)?),
         "gt" => Test::Gt(read_exact(value)?),
         "gte" => Test::Gte(read_exact(value)?),
-        "like" => Test::Like(value.as_str()?.to_owned()),
+        "like" => {
+            let pattern = value.as_str()?;
+            (pattern.chars().count() <= MAX_PATTERN).then(|| Test::Like(pattern.to_owned()))?
+        }
         "in" => Test::In(
             value
                 .as_array()?

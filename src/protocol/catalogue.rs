@@ -34,6 +34,8 @@ pub enum ErrorCode {
     PayloadTooLarge,
     /// The body must be `application/json`.
     UnsupportedMediaType,
+    /// This path is a WebSocket. Ask for an upgrade, with version 13.
+    UpgradeRequired,
     /// Too many queries at once. Ask again after `retry_after_ms`.
     TooManyRequests,
     /// A fault of ours. Report it.
@@ -100,6 +102,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::UpgradeRequired => 426,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
             Self::DbUnavailable | Self::BusUnavailable => 503,
@@ -118,6 +121,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::UpgradeRequired => "upgrade_required",
             Self::TooManyRequests => "too_many_requests",
             Self::Internal => "internal",
             Self::DbUnavailable => "db_unavailable",
@@ -140,6 +144,7 @@ impl ErrorCode {
                 "请求体必须是 application/json",
                 "the body must be application/json",
             ),
+            Self::UpgradeRequired => ("这个地址是 WebSocket", "this path is a WebSocket"),
             Self::TooManyRequests => (
                 "请求过于频繁,请稍后再试",
                 "too many queries, ask again later",

@@ -284,7 +284,9 @@ impl Session {
         }
         if self.clocks.ping <= now {
             self.clocks.ping = now + self.gateway.config.ping_interval;
-            self.clocks.pong = Some(now + self.gateway.config.pong_timeout);
+            // The oldest ping that is not answered counts, or frequent pings would put it off.
+            let pong = now + self.gateway.config.pong_timeout;
+            self.clocks.pong.get_or_insert(pong);
             self.wire.ping().await?;
         }
         Ok(())

@@ -54,7 +54,12 @@ impl Wire {
             Some(Ok(Message::Text(text))) => Inbound::Text(text),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Inbound::Alive,
             Some(Ok(Message::Binary(_))) => Inbound::Broken(CloseReason::Binary),
-            Some(Ok(Message::Close(_))) | None => Inbound::Gone,
+            Some(Ok(Message::Close(_))) => {
+                // Reading on sends the answer, without which a browser calls the close unclean.
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.socket.recv()).await;
+                Inbound::Gone
+            }
+            None => Inbound::Gone,
             Some(Err(err)) => broken(err),
         }
     }

@@ -123,11 +123,14 @@ impl Socket {
 
     /// Skips frames until the server closes the socket.
     pub async fn closed(&mut self) -> Closed {
-        loop {
-            if let Err(closed) = self.next_or_close().await {
-                return closed;
+        let ending = async {
+            loop {
+                if let Err(closed) = self.next_or_close().await {
+                    return closed;
+                }
             }
-        }
+        };
+        in_time("a close", ending).await
     }
 
     /// Whether nothing comes within `silence`. Only for "is not sent" assertions, and only after

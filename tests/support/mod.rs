@@ -3,6 +3,8 @@
 //! a deadline and names what it waited for.
 
 pub mod client;
+pub mod command;
+pub mod raw;
 pub mod server;
 pub mod writer;
 
@@ -12,6 +14,8 @@ use std::{
 };
 
 pub use client::{Closed, Socket};
+pub use command::{Folder, Ran};
+pub use raw::Raw;
 pub use server::{Options, Server};
 pub use writer::{Python, python, sqlite3};
 
@@ -40,12 +44,13 @@ pub async fn wait_until<T, F: Future<Output = Option<T>>>(
     mut ask: impl FnMut() -> F,
 ) -> T {
     let start = Instant::now();
+    let mut looks = tokio::time::interval(Duration::from_millis(2));
     loop {
+        looks.tick().await;
         if let Some(answer) = ask().await {
             return answer;
         }
         assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

@@ -20,8 +20,8 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_rowcast");
 pub struct Options {
     /// The text of its rowcast.toml, if any.
     pub config: Option<String>,
-    /// Further arguments.
-    pub args: Vec<String>,
+    /// The address to listen on, a free port of the loopback where none.
+    pub listen: Option<String>,
     /// Environment variables.
     pub env: Vec<(String, String)>,
     /// SQL that makes `rowcast.db` before the first start, instead of the demo.
@@ -62,7 +62,8 @@ impl Server {
             let conn = rusqlite::Connection::open(folder.path().join("rowcast.db")).unwrap();
             conn.execute_batch(sql).unwrap();
         }
-        Self::spawn(folder, options, "127.0.0.1:0")
+        let listen = options.listen.clone();
+        Self::spawn(folder, options, listen.as_deref().unwrap_or("127.0.0.1:0"))
     }
 
     fn spawn(folder: Arc<tempfile::TempDir>, options: Options, listen: &str) -> Self {
@@ -70,7 +71,6 @@ impl Server {
         command
             .current_dir(folder.path())
             .args(["serve", "--listen", listen])
-            .args(&options.args)
             .envs(options.env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -148,6 +148,18 @@ impl Server {
             self.address
         ))
         .await
+    }
+
+    /// How often something happened: a line of `/metrics`, such as `closes_total{kind="4008"}`.
+    pub async fn counted(&self, metric: &str) -> u64 {
+        let text = reqwest::get(self.url("/metrics")).await.unwrap();
+        let text = text.text().await.unwrap();
+        let line = text.lines().find_map(|line| {
+            line.strip_prefix("rowcast_")?
+                .strip_prefix(metric)?
+                .strip_prefix(' ')
+        });
+        line.map_or(0, |count| count.parse().unwrap())
     }
 
     /// `GET` with a JSON answer.
