@@ -1,6 +1,6 @@
 //! Opening a database that belongs to somebody else, and reading where its changelog stands.
 
-use std::{path::Path, time::Duration};
+use std::{os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
@@ -23,6 +23,19 @@ pub enum Mode {
     Write,
     /// As `Write`, and creates the file.
     Create,
+}
+
+/// Which file stands under a name: its device and inode. A connection goes on with the file that
+/// it opened, also when another one was moved into its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId(u64, u64);
+
+impl FileId {
+    /// The file that is there now, if there is one.
+    pub fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self(metadata.dev(), metadata.ino()))
+    }
 }
 
 /// Opens a database file.

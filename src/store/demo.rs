@@ -1,7 +1,10 @@
 //! The demo's own writes: the care home's tables on the first run, and the rows that the
 //! tutorial's two trigger views insert. Everything else that Rowcast does with a database reads.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rusqlite::{Connection, params_from_iter};
 use serde_json::{Map, Value as Json};
@@ -10,7 +13,7 @@ use tokio::sync::Mutex;
 use super::StoreError;
 use crate::{
     row::Value,
-    sqlite::{self, Mode, quote},
+    sqlite::{self, FileId, Mode, quote},
 };
 
 const TABLES: &str = include_str!("../../migrations/sqlite_demo.sql");
@@ -26,7 +29,15 @@ pub enum DemoTable {
 
 /// Inserts rows into the demo's tables, one at a time.
 #[derive(Debug, Clone)]
-pub struct DemoWriter(Arc<Mutex<Connection>>);
+pub struct DemoWriter(Arc<Mutex<Opened>>);
+
+#[derive(Debug)]
+struct Opened {
+    conn: Connection,
+    path: PathBuf,
+    /// The file that was opened; another one may stand under its name by now.
+    file: Option<FileId>,
+}
 
 /// Creates the database with the demo, unless the file exists; returns whether it did.
 ///
@@ -59,8 +70,7 @@ impl DemoWriter {
     /// # Errors
     /// [`StoreError::Unavailable`] with what SQLite says.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let conn = sqlite::open(path, Mode::Write).map_err(unavailable)?;
-        Ok(Self(Arc::new(Mutex::new(conn))))
+        Ok(Self(Arc::new(Mutex::new(Opened::open(path.to_owned())?))))
     }
 
     /// Inserts a row and commits; members of `body` are columns, the rest is made up.
@@ -76,10 +86,23 @@ impl DemoWriter {
         table: DemoTable,
         body: Map<String, Json>,
     ) -> Result<(), StoreError> {
-        let conn = self.0.clone().lock_owned().await;
-        let task = tokio::task::spawn_blocking(move || insert(&conn, table, &body));
+        let mut opened = self.0.clone().lock_owned().await;
+        let task = tokio::task::spawn_blocking(move || {
+            if FileId::of(&opened.path) != opened.file {
+                *opened = Opened::open(opened.path.clone())?;
+            }
+            insert(&opened.conn, table, &body)
+        });
         task.await
             .map_err(|err| StoreError::Unavailable(err.into()))?
+    }
+}
+
+impl Opened {
+    fn open(path: PathBuf) -> Result<Self, StoreError> {
+        let file = FileId::of(&path);
+        let conn = sqlite::open(&path, Mode::Write).map_err(unavailable)?;
+        Ok(Self { conn, path, file })
     }
 }
 

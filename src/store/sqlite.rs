@@ -19,7 +19,7 @@ use crate::{
     position::Checkpoint,
     protocol::{After, Page, Params, Select},
     row::{Rows, Value},
-    sqlite::{self, Mode},
+    sqlite::{self, FileId, Mode},
     topic::{Table, Topic, View},
 };
 
@@ -49,6 +49,8 @@ pub struct SqliteStore {
 #[derive(Debug)]
 struct Reader {
     conn: Connection,
+    /// The file that was opened; another one may stand under its name by now.
+    file: Option<FileId>,
     schema_version: i64,
     tables: HashMap<String, Arc<Table>>,
 }
@@ -84,7 +86,7 @@ impl SqliteStore {
                 .progress_handler(STEPS_PER_CHECK, Some(late))
                 .map_err(failed)?;
             let result = read(&mut reader);
-            // A connection that failed is opened anew next time: the file may be another one.
+            // A connection that failed is opened anew next time.
             if !matches!(result, Err(StoreError::Unavailable(_))) {
                 store
                     .idle
@@ -98,11 +100,12 @@ impl SqliteStore {
     }
 
     fn take(&self) -> Result<Reader, StoreError> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+        let file = FileId::of(&self.config.path);
+        let idle = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.retain(|reader| reader.file == file);
+            idle.pop()
+        };
         match idle {
             Some(reader) => Ok(reader),
             None => {
@@ -112,6 +115,7 @@ impl SqliteStore {
                     .map_err(failed)?;
                 Ok(Reader {
                     conn,
+                    file,
                     schema_version: -1,
                     tables: HashMap::new(),
                 })
