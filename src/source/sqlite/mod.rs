@@ -6,7 +6,9 @@
 mod batch;
 mod changelog;
 mod displaced;
+mod evidence;
 mod tail;
+mod upkeep;
 
 use std::{
     path::PathBuf,

@@ -2,8 +2,7 @@
 //! is new, puts the triggers back after a migration, and trims the changelog.
 
 use std::{
-    collections::VecDeque,
-    os::unix::fs::MetadataExt,
+    collections::{BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,29 +13,24 @@ use std::{
 
 use rusqlite::Connection;
 use tokio::sync::mpsc::Sender;
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::{
     SqliteSourceConfig,
     batch::{self, Shape},
     changelog::{self, Watched},
     displaced::Shadow,
+    evidence::Evidence,
+    upkeep::MARK_INTERVAL,
 };
 use crate::{
     position::Checkpoint,
     source::{SourceError, Transactions},
-    sqlite::{self, Mode},
+    sqlite::{self, FileId, Mode},
 };
 
 /// How often the file itself is looked at: whether it is still the same one.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Entries deleted in one transaction. A thousand take about a millisecond, during which no
-/// other program can write.
-const TRIM_STEP: u32 = 1000;
-
-/// The pause between two such transactions: 25 times as long as they are.
-const TRIM_PAUSE: Duration = Duration::from_millis(25);
 
 /// The pause after an error, before the file is opened again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -49,32 +43,46 @@ pub enum Wake {
 
 /// The thread's state.
 pub struct Tail {
-    config: SqliteSourceConfig,
-    watched: Vec<Watched>,
-    confirmed: Arc<AtomicU64>,
+    pub(super) config: SqliteSourceConfig,
+    pub(super) watched: Vec<Watched>,
+    pub(super) confirmed: Arc<AtomicU64>,
     /// How far the changelog has been read, and the fingerprint of that place.
-    last: Checkpoint,
+    pub(super) last: Checkpoint,
     open: Option<Open>,
     /// Ids by the time they were read, oldest first: the changelog itself knows no time.
-    ages: VecDeque<(Instant, u64)>,
-    next_trim: Instant,
+    pub(super) ages: VecDeque<(Instant, u64)>,
+    pub(super) next_trim: Instant,
+    /// Since when there has been something to trim, in vain.
+    pub(super) untrimmed: Option<Instant>,
+    /// The last entry that was noted together with a mark, or nothing written by others since.
+    pub(super) marked: u64,
+    pub(super) next_mark: Instant,
 }
 
 /// What holds as long as the file is the same one.
-struct Open {
-    reader: Connection,
-    writer: Connection,
-    file: (u64, u64),
+pub struct Open {
+    pub(super) reader: Connection,
+    pub(super) writer: Connection,
+    file: Option<FileId>,
     next_file_check: Instant,
     data_version: i64,
     schema_version: i64,
     shapes: Vec<Option<Shape>>,
     shadows: Vec<Option<Shadow>>,
-    /// The schema changed: triggers are to be inspected, and these tables reloaded.
-    altered: Option<Vec<String>>,
+    /// Since when triggers are to be inspected, because the schema changed.
+    pub(super) altered: Option<Instant>,
+    /// Tables that get a reload then.
+    pub(super) reload: BTreeSet<String>,
+    /// Tables whose shadow is to be built anew, because they were not followed for a while.
+    pub(super) unfollowed: BTreeSet<String>,
+    /// When another program was last seen to have committed.
+    last_commit: Instant,
+    /// Whether the next new `data_version` may be our own doing.
+    pub(super) wrote: bool,
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// Why the file cannot be followed now: it is opened anew.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 // === impl Tail ===
 
@@ -98,6 +106,9 @@ impl Tail {
             open: None,
             ages: VecDeque::new(),
             next_trim: Instant::now(),
+            untrimmed: None,
+            marked: 0,
+            next_mark: Instant::now() + MARK_INTERVAL,
         }
     }
 
@@ -151,28 +162,41 @@ impl Tail {
 
     fn look(&mut self, open: &mut Open) -> Result<Option<Transactions>, Failure> {
         open.check_file(&self.config)?;
-        if let Some(reload) = open.altered.take() {
-            self.repair(open, &reload)?;
-        }
+        let now = Instant::now();
         // `data_version` must be asked outside of a transaction; it tells commits of others.
         let version = data_version(&open.reader)?;
-        if version == open.data_version && open.altered.is_none() {
-            self.trim(open)?;
-            return Ok(None);
+        if version != open.data_version {
+            open.data_version = version;
+            let found = self.read(open)?;
+            if !std::mem::take(&mut open.wrote) || found.is_some() {
+                open.last_commit = now;
+            }
+            return Ok(found);
         }
-        open.data_version = version;
-        self.read(open)
+        let quiet = now.duration_since(open.last_commit);
+        match open.altered {
+            Some(since) => self.repair(open, quiet, now - since)?,
+            None => {
+                self.mark(open, quiet)?;
+                self.trim(open, quiet)?;
+            }
+        }
+        Ok(None)
     }
 
     /// Opens the file and finds out whether its history goes on where reading stopped.
     fn open_file(&mut self) -> Result<(Open, Transactions), Failure> {
         let mut open = Open::new(&self.config)?;
-        changelog::install(&mut open.writer, &self.watched, &[])?;
+        // Nothing is written where nothing is amiss.
+        let found = changelog::inspect(&open.reader, &self.watched)?;
+        if !found.is_whole() || sqlite::source_id(&open.reader)?.is_none() {
+            changelog::install(&mut open.writer, &self.watched, &BTreeSet::new())?;
+        }
         let source = sqlite::source_id(&open.reader)?.unwrap_or_default();
         let present = sqlite::present(&open.reader)?.unwrap_or(0);
         let goes_on = *self.last.source == *source
             && self.last.high <= present
-            && changelog::fingerprint(&open.reader, self.last.high)? == Some(self.last.low);
+            && self.recognises(&mut open)?;
         if goes_on {
             changelog::mark(&open.writer)?;
         } else {
@@ -180,17 +204,28 @@ impl Tail {
         }
         open.data_version = data_version(&open.reader)?;
         open.reader.execute_batch("BEGIN")?;
-        let pending = self.last.high < present;
         let first = self
             .read_shapes(&mut open)
             .and_then(|()| self.read_entries(&mut open));
         open.reader.execute_batch("COMMIT")?;
-        let first = first?;
-        if pending {
-            // Rows displaced while nobody watched left no trace: say so instead.
-            open.altered = Some(self.displacing(&open));
-        }
-        Ok((open, first))
+        self.marked = self.last.high;
+        Ok((open, first?))
+    }
+
+    /// Whether the file holds at the last checkpoint what it held when that was read.
+    fn recognises(&self, open: &mut Open) -> Result<bool, Failure> {
+        open.reader.execute_batch("BEGIN")?;
+        let found = self
+            .read_shapes(open)
+            .and_then(|()| self.evidence(open, self.last.high));
+        open.reader.execute_batch("COMMIT")?;
+        // What comes after is described anew.
+        open.schema_version = -1;
+        Ok(found?.is_some_and(|found| found.agrees_with(Evidence::unpack(self.last.low))))
+    }
+
+    fn evidence(&self, open: &Open, id: u64) -> Result<Option<Evidence>, Failure> {
+        Ok(Evidence::of(&open.reader, &self.watched, &open.shapes, id)?)
     }
 
     /// Begins at the present: under the file's own history if it has never been followed, else
@@ -203,7 +238,7 @@ impl Tail {
             changelog::mark(&open.writer)?;
         }
         let high = sqlite::present(&open.reader)?.unwrap_or(0);
-        let low = changelog::fingerprint(&open.reader, high)?.unwrap_or(0);
+        let low = self.evidence(open, high)?.map_or(0, Evidence::pack);
         let source = sqlite::source_id(&open.reader)?.unwrap_or_default();
         self.last = Checkpoint {
             source: source.into(),
@@ -212,33 +247,6 @@ impl Tail {
         };
         self.ages.clear();
         self.confirmed.store(0, Ordering::Release);
-        Ok(())
-    }
-
-    fn displacing(&self, open: &Open) -> Vec<String> {
-        let tables = self.watched.iter().zip(&open.shadows);
-        tables
-            .filter(|(_, shadow)| shadow.is_some())
-            .map(|(table, _)| table.table.clone())
-            .collect()
-    }
-
-    /// Puts triggers back after the schema changed, unless nothing of ours is concerned.
-    fn repair(&mut self, open: &mut Open, reload: &[String]) -> Result<(), Failure> {
-        let found = changelog::inspect(&open.reader, &self.watched)?;
-        for table in &found.absent {
-            error!(
-                table,
-                "a watched table, or a key column of it, is missing: its topics cannot be served"
-            );
-        }
-        if found.no_changelog {
-            return Err("the changelog was removed".into());
-        }
-        if !found.is_whole() || !reload.is_empty() {
-            changelog::install(&mut open.writer, &self.watched, reload)?;
-            info!(tables = ?found.lacking, "put capture back after a change of the schema");
-        }
         Ok(())
     }
 
@@ -255,16 +263,16 @@ impl Tail {
             .reader
             .query_row("PRAGMA schema_version", [], |row| row.get(0))?;
         if schema != open.schema_version {
-            let before = std::mem::take(&mut open.shapes);
             self.read_shapes(open)?;
-            open.altered = Some(self.reshaped(&before, &open.shapes));
         }
         let present = sqlite::present(&open.reader)?.ok_or("the changelog was removed")?;
-        let same = changelog::fingerprint(&open.reader, self.last.high)? == Some(self.last.low);
-        if present < self.last.high || !same {
+        let entries = changelog::fingerprint(&open.reader, self.last.high)?;
+        if present < self.last.high || entries != Some(Evidence::unpack(self.last.low).entries) {
             return Err("the database has gone back to an earlier state".into());
         }
         if present == self.last.high {
+            let shadows = open.shadows.iter_mut().flatten();
+            shadows.for_each(|shadow| shadow.fresh = false);
             return Ok(None);
         }
         self.read_entries(open).map(Some)
@@ -282,8 +290,13 @@ impl Tail {
             span,
             now_ms(),
         )?;
-        for shadow in open.shadows.iter().flatten() {
-            shadow.displaced(&open.reader, &mut changes)?;
+        for shadow in open.shadows.iter_mut().flatten() {
+            let touched = shadow.displaced(&open.reader, &mut changes)?;
+            if std::mem::take(&mut shadow.fresh) && touched {
+                // Rows displaced before the shadow was built left no trace: say so instead.
+                open.altered.get_or_insert_with(Instant::now);
+                open.reload.insert(shadow.table.clone());
+            }
         }
         if changes.len() > 1 {
             let tx: Arc<str> = format!("{source}.{head:x}").into();
@@ -292,20 +305,25 @@ impl Tail {
                 .for_each(|change| change.tx = Some(tx.clone()));
         }
         self.last.high = head;
-        self.last.low = changelog::fingerprint(&open.reader, head)?.unwrap_or(0);
+        self.last.low = self.evidence(open, head)?.map_or(0, Evidence::pack);
         Ok(Transactions {
             changes,
             checkpoint: self.last.clone(),
         })
     }
 
-    /// Describes the watched tables anew, inside the read transaction.
+    /// Describes the watched tables anew, inside the read transaction. Where a table is another
+    /// one than before, its topics get a reload.
     fn read_shapes(&self, open: &mut Open) -> Result<(), Failure> {
+        let first = open.schema_version < 0;
         open.schema_version = open
             .reader
             .query_row("PRAGMA schema_version", [], |row| row.get(0))?;
-        open.shapes.clear();
-        open.shadows.clear();
+        let before = std::mem::take(&mut open.shapes).into_iter();
+        let shadows = std::mem::take(&mut open.shadows).into_iter();
+        let mut before = before.map(|shape| shape.map(|shape| shape.table().clone()));
+        let mut shadows =
+            shadows.map(|shadow| shadow.filter(|shadow| !open.unfollowed.contains(&shadow.table)));
         for (number, watched) in self.watched.iter().enumerate() {
             let table = sqlite::introspect(&open.reader, &watched.table)?.filter(|table| {
                 watched
@@ -313,64 +331,24 @@ impl Tail {
                     .iter()
                     .all(|name| table.column(name).is_some())
             });
+            let same = before.next().flatten().as_deref() == table.as_ref();
+            let shadow = shadows.next().flatten();
             let shadow = match table.as_ref().is_some_and(|table| table.displaces) {
+                // A shadow that goes on knows the rows that were displaced just now.
+                true if same && shadow.is_some() => shadow,
                 true => Some(Shadow::build(&open.reader, number, watched)?),
                 false => None,
             };
+            if !first && !same {
+                open.reload.insert(watched.table.clone());
+            }
             open.shapes
                 .push(table.map(|table| Shape::new(table, watched)));
             open.shadows.push(shadow);
         }
-        Ok(())
-    }
-
-    /// The tables whose description is another one than before.
-    fn reshaped(&self, before: &[Option<Shape>], now: &[Option<Shape>]) -> Vec<String> {
-        let table = |shape: &Option<Shape>| shape.as_ref().map(|shape| shape.table().clone());
-        let pairs = self.watched.iter().zip(before.iter().zip(now));
-        pairs
-            .filter(|(_, (before, now))| table(before) != table(now))
-            .map(|(watched, _)| watched.table.clone())
-            .collect()
-    }
-
-    /// Deletes a step of what is confirmed and either old or too much. The entry at the
-    /// confirmed checkpoint stays: by it a restored file is recognised.
-    fn trim(&mut self, open: &Open) -> Result<(), Failure> {
-        let now = Instant::now();
-        if now < self.next_trim {
-            return Ok(());
-        }
-        self.next_trim = now
-            + (self.config.changelog_keep / 10)
-                .min(Duration::from_secs(1))
-                .max(TRIM_PAUSE);
-        if self.ages.back().is_none_or(|(_, id)| *id != self.last.high) {
-            self.ages.push_back((now, self.last.high));
-        }
-        let mut below = self
-            .last
-            .high
-            .saturating_sub(self.config.changelog_max_rows);
-        while let Some((_, id)) = self
-            .ages
-            .front()
-            .filter(|(at, _)| now - *at >= self.config.changelog_keep)
-            .copied()
-        {
-            below = below.max(id);
-            if self.ages.len() == 1 {
-                break;
-            }
-            self.ages.pop_front();
-        }
-        let below = below.min(self.confirmed.load(Ordering::Acquire));
-        match changelog::trim(&open.writer, below, TRIM_STEP) {
-            Ok(deleted) if deleted == TRIM_STEP as usize => self.next_trim = now + TRIM_PAUSE,
-            Ok(_) => {}
-            // Another program writes just now: theirs goes first.
-            Err(err) if is_busy(&err) => {}
-            Err(err) => return Err(err.into()),
+        open.unfollowed.clear();
+        if !first {
+            open.altered.get_or_insert_with(Instant::now);
         }
         Ok(())
     }
@@ -382,6 +360,8 @@ impl Open {
     fn new(config: &SqliteSourceConfig) -> Result<Self, Failure> {
         let reader = sqlite::open(&config.path, Mode::Read)?;
         let writer = sqlite::open(&config.path, Mode::Write)?;
+        // In a WAL this gives up no consistency, and no program waits for our fsync.
+        writer.pragma_update(None, "synchronous", "normal")?;
         let mode = sqlite::journal(&writer)?;
         if mode != "wal" {
             return Err(format!("journal mode is {mode}, and WAL cannot be had").into());
@@ -390,12 +370,16 @@ impl Open {
             data_version: data_version(&reader)?,
             reader,
             writer,
-            file: identity(config)?,
+            file: FileId::of(&config.path),
             next_file_check: Instant::now(),
             schema_version: -1,
             shapes: Vec::new(),
             shadows: Vec::new(),
             altered: None,
+            reload: BTreeSet::new(),
+            unfollowed: BTreeSet::new(),
+            last_commit: Instant::now(),
+            wrote: false,
         })
     }
 
@@ -406,26 +390,16 @@ impl Open {
             return Ok(());
         }
         self.next_file_check = now + FILE_CHECK_INTERVAL;
-        match identity(config)? == self.file {
+        match FileId::of(&config.path) == self.file {
             true => Ok(()),
             false => Err("the database file was replaced by another one".into()),
         }
     }
 }
 
-/// Device and inode of the file.
-fn identity(config: &SqliteSourceConfig) -> std::io::Result<(u64, u64)> {
-    let metadata = std::fs::metadata(&config.path)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
 fn data_version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.prepare_cached("PRAGMA data_version")?
         .query_row([], |row| row.get(0))
-}
-
-fn is_busy(err: &rusqlite::Error) -> bool {
-    err.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
 }
 
 /// Unix milliseconds.
