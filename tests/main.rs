@@ -5,4 +5,9 @@
 
 mod support;
 
+mod capture;
+mod continuity;
+mod exactness;
+mod kills;
+mod migrations;
 mod predicate;

@@ -3,6 +3,7 @@
 //! a deadline and names what it waited for.
 
 pub mod client;
+pub mod follower;
 pub mod server;
 pub mod writer;
 
@@ -12,11 +13,12 @@ use std::{
 };
 
 pub use client::{Closed, Socket};
+pub use follower::Follower;
 pub use server::{Options, Server};
 pub use writer::{Python, python, sqlite3};
 
 /// How long anything may take before a test gives up: far longer than it does, for CI is slow.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Asks again and again until there is an answer.
 ///
