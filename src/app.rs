@@ -42,6 +42,9 @@ const WARM_EVENTS: u64 = 5_000;
 /// How long the first reading of the source may take before the listener is announced anyway.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often it is looked for meanwhile: the source may be up without a frame to show for it.
+const START_POLL: Duration = Duration::from_millis(10);
+
 /// How long fanout may take to see what was published last.
 const FANOUT_GRACE: Duration = Duration::from_secs(1);
 
@@ -143,12 +146,16 @@ impl App {
     /// Waits a while until changes are captured, so that whoever reads "listening" can rely on it.
     async fn ready(&self) {
         let mut grown = self.edge.gateway.ring.watch();
+        let is_up = || {
+            let missing = self.edge.health.missing();
+            missing.iter().all(|(part, _)| *part != Part::Source)
+        };
         let progressed = async {
-            while self.edge.gateway.ring.progress().is_none() {
-                if grown.changed().await.is_err() {
-                    return;
-                }
+            // The source's first batch, which says which history it follows, must have passed.
+            while !is_up() || self.edge.gateway.ring.progress().is_none() {
+                let _ = tokio::time::timeout(START_POLL, grown.changed()).await;
             }
+            passed_on(&self.bus, &self.edge.gateway.ring).await;
         };
         if tokio::time::timeout(START_TIMEOUT, progressed)
             .await
@@ -305,11 +312,15 @@ fn warm(head: &Head) -> Position {
     head.position.at(head.first.max(back) - 1)
 }
 
-/// Waits until the ring holds everything that the bus holds.
+/// Waits until the ring has come to where the bus is now.
 async fn passed_on(bus: &EmbeddedBus, ring: &Ring) {
     let Ok(head) = bus.head().await else { return };
     let mut grown = ring.watch();
-    while ring.head().position != head.position && grown.changed().await.is_ok() {}
+    let behind = || {
+        let (at, to) = (ring.head().position, &head.position);
+        at.epoch != to.epoch || at.offset < to.offset
+    };
+    while behind() && grown.changed().await.is_ok() {}
 }
 
 /// The share of the grace period in which sockets are closed in waves.

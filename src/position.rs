@@ -82,6 +82,12 @@ impl Checkpoint {
     pub fn covers(&self, other: &Checkpoint) -> bool {
         self.source == other.source && (self.high, self.low) >= (other.high, other.low)
     }
+
+    /// Whether a source read this far has told everything that a read of the database saw, for
+    /// which `horizon` stands: the same place or a later one, whatever the ordinals.
+    pub fn reaches(&self, horizon: &Checkpoint) -> bool {
+        self.source == horizon.source && self.high >= horizon.high
+    }
 }
 
 impl fmt::Display for Epoch {

@@ -247,7 +247,7 @@ impl Ring {
         if !inner
             .progress
             .as_ref()
-            .is_some_and(|progress| progress.covers(horizon))
+            .is_some_and(|progress| progress.reaches(horizon))
         {
             return Cut::Wait;
         }

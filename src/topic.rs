@@ -129,7 +129,8 @@ pub struct Table {
     pub primary_key: Vec<String>,
     /// Column sets under a UNIQUE constraint of the table itself.
     pub unique: Vec<Vec<String>>,
-    /// Whether a unique index beside the primary key exists, so that REPLACE may displace rows.
+    /// Whether REPLACE may displace a row of another key: there is a unique index beside the
+    /// primary key, or two spellings of one primary key.
     pub displaces: bool,
 }
 

@@ -6,9 +6,14 @@
 mod support;
 
 mod bus_contract;
+mod capture;
 mod commands;
+mod continuity;
 mod documents;
+mod exactness;
 mod http;
+mod kills;
+mod migrations;
 mod predicate;
 mod properties;
 mod shutdown;

@@ -13,8 +13,11 @@ use crate::{
     topic::{Push, Table, Topic, Topics, View},
 };
 
-/// Room for everything of an event but its row.
+/// Room for everything of an event but its row and keys.
 const ENVELOPE_BYTES: usize = 16 * 1024;
+
+/// A longer key is not repeated as the event's subject: escaped, it must fit the envelope.
+const MAX_SUBJECT_BYTES: usize = 1024;
 
 /// Turns changes into events, and remembers each view's condition as compiled for its table.
 pub struct Translator {
@@ -131,7 +134,9 @@ impl Translator {
                 }
             }
         };
+        let data = within_limits(data);
         let subject = data.key.as_ref().map(|key| key.get().to_owned());
+        let subject = subject.filter(|key| key.len() <= MAX_SUBJECT_BYTES);
         Some(self.event(topic, change, data, subject))
     }
 
@@ -222,6 +227,21 @@ impl Translator {
             body: Body::Change { checkpoint, data },
         }
     }
+}
+
+/// The same change, so that its event fits the bus: without the row where row and keys together
+/// do not, and as a reload where not even the keys do.
+fn within_limits(mut data: ChangeData) -> ChangeData {
+    let length = |json: &Option<Box<RawValue>>| json.as_ref().map_or(0, |json| json.get().len());
+    let keys = length(&data.key) + length(&data.old_key);
+    if keys > MAX_EVENT_BYTES - ENVELOPE_BYTES {
+        return ChangeData::whole(Op::Reload);
+    }
+    if keys + length(&data.row) > MAX_EVENT_BYTES - ENVELOPE_BYTES {
+        data.row = None;
+        data.too_large = true;
+    }
+    data
 }
 
 /// The columns that clients see, or none and `true` where they are too large for the bus.

@@ -130,7 +130,9 @@ impl Session {
                 Placed::Again | Placed::Wait => self.ask_again(held.ask),
                 Placed::At(place) => match self.walk(Some(&place), &superseded).await? {
                     Walk::There => self.reply(held, true).await?,
-                    Walk::Beyond => self.ask_again(held.ask),
+                    // The client was told to reset on the way, which does not happen for ever.
+                    Walk::Beyond if held.ask.tries < MAX_TRIES => self.ask_again(held.ask),
+                    Walk::Beyond => self.reply(held, false).await?,
                     Walk::Stuck if held.until > now => self.held.push(held),
                     Walk::Stuck => self.reply(held, false).await?,
                 },

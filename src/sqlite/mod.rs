@@ -33,7 +33,8 @@ pub const OWN_PREFIX: &str = "_rowcast";
 /// - `unique` holds UNIQUE constraints only; an index made by CREATE UNIQUE INDEX can be dropped
 ///   at any time, and so is no key.
 /// - `displaces` is true for *any* unique index that does not belong to the primary key: partial
-///   ones, those over expressions and those made by CREATE UNIQUE INDEX too.
+///   ones, those over expressions and those made by CREATE UNIQUE INDEX too. It is also true where
+///   two spellings of a primary key are equal, such as `'a'` and `'A'`.
 ///
 /// The description is made of several reads. Call it inside a transaction where another process
 /// may alter the table meanwhile.
@@ -45,7 +46,12 @@ pub fn introspect(conn: &Connection, table: &str) -> rusqlite::Result<Option<Tab
         return Ok(None);
     };
     let (columns, primary_key) = columns(conn, &name, strict)?;
-    let (unique, displaces) = unique_indexes(conn, &name)?;
+    let (unique, other_unique) = unique_indexes(conn, &name)?;
+    let displaces = other_unique
+        || columns
+            .iter()
+            .filter(|column| primary_key.iter().any(|key| **key == *column.name))
+            .any(|key| key.collation != Collation::Binary);
     Ok(Some(Table {
         name,
         columns,
@@ -353,6 +359,7 @@ mod tests {
         }
         assert!(describe("CREATE TABLE t (a)").primary_key.is_empty());
         assert!(!describe("CREATE TABLE t (a TEXT PRIMARY KEY)").displaces);
+        assert!(describe("CREATE TABLE t (a TEXT COLLATE NOCASE PRIMARY KEY)").displaces);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod command;
+pub mod follower;
 pub mod raw;
 pub mod server;
 pub mod writer;
@@ -15,12 +16,13 @@ use std::{
 
 pub use client::{Closed, Socket};
 pub use command::{Folder, Ran};
+pub use follower::Follower;
 pub use raw::Raw;
 pub use server::{Options, Server};
 pub use writer::{Python, python, sqlite3};
 
 /// How long anything may take before a test gives up: far longer than it does, for CI is slow.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Asks again and again until there is an answer.
 ///

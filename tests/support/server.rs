@@ -66,15 +66,17 @@ impl Server {
         Self::spawn(folder, options, listen.as_deref().unwrap_or("127.0.0.1:0"))
     }
 
+    /// Starts a gateway in a folder that is already as it should be.
+    pub fn inside(folder: tempfile::TempDir, options: Options) -> Self {
+        Self::spawn(Arc::new(folder), options, "127.0.0.1:0")
+    }
+
     fn spawn(folder: Arc<tempfile::TempDir>, options: Options, listen: &str) -> Self {
-        let mut command = Command::new(BINARY);
-        command
-            .current_dir(folder.path())
-            .args(["serve", "--listen", listen])
-            .envs(options.env.iter().map(|(name, value)| (name, value)))
+        let mut child = command(folder.path(), &options, listen)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (stderr, sink) = (child.stderr.take().unwrap(), log.clone());
         std::thread::spawn(move || {
@@ -108,6 +110,19 @@ impl Server {
     pub fn restart(&mut self) {
         let address = self.address.clone();
         *self = Self::spawn(self.folder.clone(), self.options.clone(), &address);
+    }
+
+    /// Starts the same gateway again as [`Server::restart`] does, and kills it after `life`,
+    /// whether it listens by then or not. The process before must have ended.
+    pub fn attempt(&self, life: std::time::Duration) {
+        let mut child = command(self.folder(), &self.options, &self.address)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::park_timeout(life);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     /// `127.0.0.1:PORT`
@@ -196,6 +211,15 @@ impl Server {
     pub fn ended(&mut self) -> ExitStatus {
         wait_for("the gateway to end", || self.child.try_wait().unwrap())
     }
+}
+
+fn command(folder: &Path, options: &Options, listen: &str) -> Command {
+    let mut command = Command::new(BINARY);
+    command
+        .current_dir(folder)
+        .args(["serve", "--listen", listen])
+        .envs(options.env.iter().map(|(name, value)| (name, value)));
+    command
 }
 
 impl Drop for Server {

@@ -60,7 +60,7 @@ impl Log {
         if !head
             .checkpoint
             .as_ref()
-            .is_some_and(|stored| stored.covers(horizon))
+            .is_some_and(|stored| stored.reaches(horizon))
         {
             return Ok(None);
         }

@@ -3,6 +3,8 @@
 //! Entries of one row collapse into the last one. No entry of a row follows its last, so the
 //! state read now *is* the state at that entry: every change carries exactly the state at its
 //! own changelog id, and a query that saw the changelog up to any id joins the stream there.
+//! A row that is gone although its last entry says that it was there was displaced later without
+//! an entry: its deletion stands at the table's last entry of the read, by which it had gone.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,7 +13,7 @@ use std::{
 
 use rusqlite::{Connection, params};
 
-use super::changelog::{MAX_KEY_COLUMNS, Watched};
+use super::changelog::{self, MAX_KEY_COLUMNS, Watched};
 use crate::{
     event::{Change, What},
     position::Checkpoint,
@@ -140,13 +142,16 @@ pub fn read(
         touches,
         changes: Vec::new(),
         lost: HashSet::new(),
+        vanished: Vec::new(),
     };
+    let mut ends = HashMap::new();
     for (at, entry) in entries.iter().enumerate() {
         if let Some(&table) = index.get(entry.table.as_str()) {
             out.entry(at, entry, table)?;
+            ends.insert(table, entry.id);
         }
     }
-    Ok(out.changes)
+    Ok(out.finish(&ends))
 }
 
 fn entries(conn: &Connection, last: u64, head: u64) -> rusqlite::Result<Vec<Entry>> {
@@ -199,6 +204,41 @@ fn touches(entries: &[Entry], index: &HashMap<&str, usize>) -> HashMap<RowKey, T
     touches
 }
 
+/// Hashes of the row that the entry at `id` concerns, as it is now, and of its columns' names; 0
+/// where there is none. Two files with the same entries up to there need not hold the same row.
+///
+/// `None` where later entries may have changed it since.
+pub fn image(
+    conn: &Connection,
+    watched: &[Watched],
+    shapes: &[Option<Shape>],
+    id: u64,
+) -> rusqlite::Result<Option<(u32, u32)>> {
+    let found = entries(conn, id.saturating_sub(1), id)?;
+    let Some(entry) = found.first() else {
+        return Ok(Some((0, 0)));
+    };
+    let later = "SELECT EXISTS (SELECT 1 FROM _rowcast_changelog WHERE id > ?1 AND tbl IS ?2)";
+    let later = conn
+        .prepare_cached(later)?
+        .query_row(params![id as i64, entry.table], |row| row.get(0))?;
+    let number = watched.iter().position(|table| table.table == entry.table);
+    let shape = number.and_then(|number| Some((&watched[number], shapes[number].as_ref()?)));
+    let row = match (later, shape, entry.op) {
+        (true, ..) => return Ok(None),
+        (false, Some((table, shape)), 'i' | 'u') => {
+            shape.fetch(conn, &entry.new[..table.identity.len()])?
+        }
+        _ => None,
+    };
+    Ok(Some(row.map_or((0, 0), |row| {
+        let values: Vec<u8> = row.iter().flat_map(|(_, value)| encode(value)).collect();
+        let names: Vec<&str> = row.iter().map(|(name, _)| name).collect();
+        let names = changelog::hash(names.join(",").as_bytes());
+        (changelog::hash(&values), names)
+    })))
+}
+
 /// The state of collapsing one read's entries into changes.
 struct Collapse<'a> {
     conn: &'a Connection,
@@ -210,6 +250,8 @@ struct Collapse<'a> {
     changes: Vec<Change>,
     /// Tables that could not be read, already told by a reload.
     lost: HashSet<usize>,
+    /// Rows that were displaced some time after their last entry.
+    vanished: Vec<(usize, What)>,
 }
 
 impl Collapse<'_> {
@@ -226,10 +268,10 @@ impl Collapse<'_> {
         let (new, old) = (&entry.new[..width], &entry.old[..width]);
         match entry.op {
             'r' => self.push(entry.id, 0, table, What::Reload),
-            'i' => self.state(at, entry.id, 0, table, shape, new)?,
-            'd' => self.state(at, entry.id, 0, table, shape, old)?,
+            'i' => self.state(at, (entry.id, 0), table, shape, new, true)?,
+            'd' => self.state(at, (entry.id, 0), table, shape, old, false)?,
             'u' if encode_all(new) == encode_all(old) => {
-                self.state(at, entry.id, 0, table, shape, new)?;
+                self.state(at, (entry.id, 0), table, shape, new, true)?;
             }
             'u' => self.moved(at, entry.id, table, shape, (old, new))?,
             _ => {}
@@ -237,21 +279,22 @@ impl Collapse<'_> {
         Ok(())
     }
 
-    /// A row's state, if this entry is its last.
+    /// A row's state, if this entry is its last; `existed` says whether it was there after it.
     fn state(
         &mut self,
         at: usize,
-        id: u64,
-        ordinal: u32,
+        (id, ordinal): (u64, u32),
         table: usize,
         shape: &Shape,
         identity: &[Value],
+        existed: bool,
     ) -> rusqlite::Result<()> {
         let Some(touch) = self.last_touch(at, table, identity) else {
             return Ok(());
         };
         let inserted = touch.inserted;
         let new = shape.fetch(self.conn, identity)?;
+        let vanished = existed && new.is_none();
         let inserted = inserted && new.is_some();
         let what = What::Row {
             shape: shape.table.clone(),
@@ -259,7 +302,10 @@ impl Collapse<'_> {
             old: (!inserted).then(|| shape.identity(identity)),
             new,
         };
-        self.push(id, ordinal, table, what);
+        match vanished {
+            true => self.vanished.push((table, what)),
+            false => self.push(id, ordinal, table, what),
+        }
         Ok(())
     }
 
@@ -287,8 +333,18 @@ impl Collapse<'_> {
             self.push(id, 0, table, what);
             return Ok(());
         }
-        self.state(at, id, 0, table, shape, old)?;
-        self.state(at, id, 1, table, shape, new)
+        self.state(at, (id, 0), table, shape, old, false)?;
+        self.state(at, (id, 1), table, shape, new, true)
+    }
+
+    /// All changes by their place; `ends` are the last entries of the tables.
+    fn finish(mut self, ends: &HashMap<usize, u64>) -> Vec<Change> {
+        for (ordinal, (table, what)) in (2..).zip(std::mem::take(&mut self.vanished)) {
+            self.push(ends[&table], ordinal, table, what);
+        }
+        self.changes
+            .sort_by_key(|change| (change.checkpoint.high, change.checkpoint.low));
+        self.changes
     }
 
     fn last_touch(&self, at: usize, table: usize, identity: &[Value]) -> Option<&Touch> {

@@ -2,7 +2,7 @@
 //! triggers a table that note the operation and the key columns, nothing else. A trigger that
 //! named another column would make SQLite refuse to drop that column.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
@@ -87,9 +87,11 @@ pub fn inspect(conn: &Connection, watched: &[Watched]) -> rusqlite::Result<Captu
             capture.lacking.push(table.table.clone());
         }
     }
-    // Triggers under a wanted name that differ are replaced, the rest belong to nobody.
+    // Triggers under a wanted name that differ are replaced, the rest belong to nobody: also those
+    // that went along when a table was renamed, and would stand in the way of its alterations.
     let names: Vec<String> = watched
         .iter()
+        .filter(|table| !capture.absent.contains(&table.table))
         .flat_map(triggers)
         .map(|(name, _)| name)
         .collect();
@@ -108,7 +110,7 @@ pub fn inspect(conn: &Connection, watched: &[Watched]) -> rusqlite::Result<Captu
 pub fn install(
     conn: &mut Connection,
     watched: &[Watched],
-    reload: &[String],
+    reload: &BTreeSet<String>,
 ) -> rusqlite::Result<Capture> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = inspect(&tx, watched)?;
@@ -131,7 +133,7 @@ pub fn install(
         }
     }
     let noted = watched.iter().map(|table| &table.table);
-    for table in noted.filter(|table| reload.contains(table) || found.lacking.contains(table)) {
+    for table in noted.filter(|table| reload.contains(*table) || found.lacking.contains(table)) {
         tx.execute(
             "INSERT INTO _rowcast_changelog (tbl, op) VALUES (?1, 'r')",
             [table],
@@ -170,13 +172,19 @@ pub fn begin_history(conn: &mut Connection) -> rusqlite::Result<()> {
 fn new_source(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let set = format!("INSERT OR REPLACE INTO {META} (name, value) VALUES ('source', ?1)");
     tx.execute(&set, [random_name()])?;
-    mark(tx)
+    note_mark(tx)
 }
 
 /// Notes a random mark, by which a copy of the file that went another way is told apart.
 ///
 /// The last [`MARKS_KEPT`] are also kept in the meta table, for the changelog is trimmed.
 pub fn mark(conn: &Connection) -> rusqlite::Result<()> {
+    let tx = conn.unchecked_transaction()?;
+    note_mark(&tx)?;
+    tx.commit()
+}
+
+fn note_mark(conn: &Connection) -> rusqlite::Result<()> {
     let text = random_name();
     conn.execute(
         "INSERT INTO _rowcast_changelog (tbl, op) VALUES (?1, 'm')",
@@ -193,6 +201,9 @@ pub fn mark(conn: &Connection) -> rusqlite::Result<()> {
     )?;
     Ok(())
 }
+
+/// Entries before a checkpoint that are kept beside it, to recognise the file by.
+pub const EVIDENCE: u64 = 16;
 
 /// Enough for every mark that a bus may have seen last, be it a few restarts ago.
 const MARKS_KEPT: u32 = 16;
@@ -215,51 +226,59 @@ pub fn remove(conn: &mut Connection) -> rusqlite::Result<Vec<String>> {
     Ok(names)
 }
 
-/// How many entries there are below `below`, counted up to `limit`.
-pub fn below(conn: &Connection, below: u64, limit: u32) -> rusqlite::Result<u32> {
-    conn.prepare_cached(
-        "SELECT count(*) FROM (SELECT 1 FROM _rowcast_changelog WHERE id < ?1 LIMIT ?2)",
-    )?
-    .query_row(params![below as i64, limit], |row| row.get(0))
+/// Whether there is an entry below `below`. Reads only.
+pub fn reaches_below(conn: &Connection, below: u64) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM _rowcast_changelog WHERE id < ?1)")?
+        .query_row([below as i64], |row| row.get(0))
 }
 
-/// Deletes at most `limit` entries below `below`, the oldest first.
+/// Deletes at most `limit` entries below `below`.
 pub fn trim(conn: &Connection, below: u64, limit: u32) -> rusqlite::Result<()> {
-    conn.prepare_cached(
+    conn.execute(
         "DELETE FROM _rowcast_changelog WHERE id IN
          (SELECT id FROM _rowcast_changelog WHERE id < ?1 ORDER BY id LIMIT ?2)",
-    )?
-    .execute(params![below as i64, limit])?;
+        params![below as i64, limit],
+    )?;
     Ok(())
 }
 
-/// A number that two files which went different ways do not share: of the entry at `id`, and of
-/// the last mark up to it. `None` where the entry is gone.
-pub fn fingerprint(conn: &Connection, id: u64) -> rusqlite::Result<Option<u32>> {
+/// A number that two files which went different ways hardly share: of the last [`EVIDENCE`]
+/// entries up to `id`, and of the last mark up to it. `None` where the entry is gone.
+pub fn fingerprint(conn: &Connection, id: u64) -> rusqlite::Result<Option<u16>> {
     if id == 0 {
         return Ok(Some(0));
     }
-    let entry = conn
-        .prepare_cached(
-            "SELECT tbl || '/' || op || '/' || quote(k1) || quote(o1) FROM _rowcast_changelog WHERE id = ?1",
-        )?
-        .query_row([id as i64], |row| row.get::<_, Option<String>>(0))
-        .optional()?;
-    let Some(entry) = entry else { return Ok(None) };
+    let mut statement = conn.prepare_cached(
+        "SELECT id, tbl || '/' || op || '/' || quote(k1) || quote(o1) || quote(k2) || quote(o2)
+         FROM _rowcast_changelog WHERE id <= ?1 AND id > ?1 - ?2 ORDER BY id DESC",
+    )?;
+    let mut rows = statement.query(params![id as i64, EVIDENCE as i64])?;
+    let mut text = String::new();
+    while let Some(row) = rows.next()? {
+        if text.is_empty() && row.get::<_, i64>(0)?.unsigned_abs() != id {
+            break;
+        }
+        text.push_str(&row.get::<_, Option<String>>(1)?.unwrap_or_default());
+        text.push('\n');
+    }
+    if text.is_empty() {
+        return Ok(None);
+    }
     let mark: Option<String> = conn
         .prepare_cached(
             "SELECT value FROM _rowcast_meta WHERE name >= 'mark:' AND name <= ?1 ORDER BY name DESC LIMIT 1",
         )?
         .query_row([mark_name(id)], |row| row.get(0))
         .optional()?;
-    let text = format!("{}/{}", entry.unwrap_or_default(), mark.unwrap_or_default());
-    Ok(Some(hash(&text)))
+    text.push_str(&mark.unwrap_or_default());
+    let hash = hash(text.as_bytes());
+    Ok(Some((hash ^ (hash >> 16)) as u16))
 }
 
-/// FNV-1a: a stable hash, for it is kept across versions of this program.
-pub fn hash(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |hash: u32, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+/// FNV-1a: a stable hash, for the bus keeps it across versions of this program.
+pub fn hash(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash: u32, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
     })
 }
 

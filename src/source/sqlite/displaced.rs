@@ -16,8 +16,11 @@ use crate::{
 
 /// The shadow of one table that has a unique index beside its primary key.
 pub struct Shadow {
+    /// The table that it belongs to.
+    pub table: String,
+    /// Built in the read that is under way: rows displaced before it are not known.
+    pub fresh: bool,
     shadow: String,
-    table: String,
     identity: Vec<String>,
     names: Names,
 }
@@ -41,6 +44,7 @@ impl Shadow {
         ))?;
         Ok(Self {
             shadow,
+            fresh: true,
             table: watched.table.clone(),
             names: watched
                 .identity
@@ -56,15 +60,22 @@ impl Shadow {
     /// Which entry displaced a row is not known. The deletion stands at the last one of the table
     /// in this batch: a query placed before it may have seen the row gone already, and to delete
     /// it again changes nothing; placed earlier it could be outlived by an older reply.
-    pub fn displaced(&self, conn: &Connection, changes: &mut Vec<Change>) -> rusqlite::Result<()> {
+    ///
+    /// Returns whether there was any change of a row after the table's last reload.
+    pub fn displaced(
+        &self,
+        conn: &Connection,
+        changes: &mut Vec<Change>,
+    ) -> rusqlite::Result<bool> {
         let mut last = None;
         for (index, change) in changes.iter().enumerate() {
             if *change.table == *self.table {
                 self.apply(conn, change)?;
-                last = Some(index);
+                // A reload covers what was displaced before it.
+                last = matches!(change.what, What::Row { .. }).then_some(index);
             }
         }
-        let Some(last) = last else { return Ok(()) };
+        let Some(last) = last else { return Ok(false) };
         let (shadow, table) = (&self.shadow, quote(&self.table));
         let counts =
             format!("SELECT (SELECT count(*) FROM {shadow}) = (SELECT count(*) FROM main.{table})");
@@ -72,13 +83,15 @@ impl Shadow {
             .prepare_cached(&counts)?
             .query_row([], |row| row.get(0))?
         {
-            return Ok(());
+            return Ok(true);
         }
         let template = changes[last].clone();
         let What::Row { shape, .. } = &template.what else {
-            return Ok(());
+            return Ok(true);
         };
-        for (ordinal, identity) in (2..).zip(self.take_vanished(conn)?) {
+        let first = template.checkpoint.low.max(1) + 1;
+        let vanished = self.take_vanished(conn)?;
+        let deletions = (first..).zip(vanished).map(|(ordinal, identity)| {
             let mut deletion = template.clone();
             deletion.checkpoint.low = ordinal;
             deletion.what = What::Row {
@@ -87,9 +100,10 @@ impl Shadow {
                 old: Some(Row::new(self.names.clone(), identity)),
                 new: None,
             };
-            changes.insert(last + ordinal as usize - 1, deletion);
-        }
-        Ok(())
+            deletion
+        });
+        changes.splice(last + 1..last + 1, deletions);
+        Ok(true)
     }
 
     fn apply(&self, conn: &Connection, change: &Change) -> rusqlite::Result<()> {
@@ -118,8 +132,10 @@ impl Shadow {
     /// The keys that the table no longer has, taken out of the shadow.
     fn take_vanished(&self, conn: &Connection) -> rusqlite::Result<Vec<Vec<Value>>> {
         let same = self.identity.iter().enumerate();
+        // The first comparison finds an index, the second tells 'a' from 'A' where both are equal.
         let same: Vec<String> = same
-            .map(|(n, name)| format!("t.{} IS s.k{}", quote(name), n + 1))
+            .map(|(n, name)| (quote(name), n + 1))
+            .map(|(name, n)| format!("t.{name} IS s.k{n} AND t.{name} COLLATE BINARY IS s.k{n}"))
             .collect();
         let sql = format!(
             "DELETE FROM {} AS s WHERE NOT EXISTS (SELECT 1 FROM main.{} AS t WHERE {}) RETURNING *",

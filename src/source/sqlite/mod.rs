@@ -6,8 +6,10 @@
 mod batch;
 mod changelog;
 mod displaced;
+mod evidence;
 mod open;
 mod tail;
+mod upkeep;
 mod watch;
 
 use std::{

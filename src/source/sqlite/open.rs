@@ -2,6 +2,7 @@
 //! file.
 
 use std::{
+    collections::BTreeSet,
     sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
@@ -38,8 +39,16 @@ pub struct Open {
     pub shapes: Vec<Option<Shape>>,
     /// The keys of tables that REPLACE may displace rows of.
     pub shadows: Vec<Option<Shadow>>,
-    /// The schema changed: triggers are to be inspected, and these tables reloaded.
-    pub altered: Option<Vec<String>>,
+    /// Since when triggers are to be inspected, because the schema changed.
+    pub altered: Option<Instant>,
+    /// Tables that get a reload then.
+    pub reload: BTreeSet<String>,
+    /// Tables whose shadow is to be built anew, because they were not followed for a while.
+    pub unfollowed: BTreeSet<String>,
+    /// When another program was last seen to have committed.
+    pub last_commit: Instant,
+    /// Whether the next new `data_version` may be our own doing.
+    pub wrote: bool,
     _watch: Option<Watch>,
 }
 
@@ -62,6 +71,10 @@ impl Open {
             shapes: Vec::new(),
             shadows: Vec::new(),
             altered: None,
+            reload: BTreeSet::new(),
+            unfollowed: BTreeSet::new(),
+            last_commit: Instant::now(),
+            wrote: false,
             _watch: Watch::on(&config.path, wake),
         })
     }

@@ -2,7 +2,7 @@
 //! is new, puts the triggers back after a migration, and trims the changelog.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,14 +12,16 @@ use std::{
 };
 
 use tokio::sync::mpsc::Sender;
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::{
     SqliteSourceConfig,
     batch::{self, Shape},
     changelog::{self, Watched},
     displaced::Shadow,
+    evidence::Evidence,
     open::{Failure, Open, data_version},
+    upkeep::MARK_INTERVAL,
     watch::{Rhythm, Wake},
 };
 use crate::{
@@ -29,32 +31,30 @@ use crate::{
     sqlite,
 };
 
-/// Entries deleted in one transaction. A thousand take about a millisecond, during which no
-/// other program can write.
-const TRIM_STEP: u32 = 1000;
-
-/// The pause between two such transactions: 25 times as long as they are.
-const TRIM_PAUSE: Duration = Duration::from_millis(25);
-
 /// The pause after an error, before the file is opened again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// The thread's state.
 pub struct Tail {
-    config: SqliteSourceConfig,
-    watched: Vec<Watched>,
-    confirmed: Arc<AtomicU64>,
+    pub(super) config: SqliteSourceConfig,
+    pub(super) watched: Vec<Watched>,
+    pub(super) confirmed: Arc<AtomicU64>,
     /// How far the changelog has been read, and the fingerprint of that place.
-    last: Checkpoint,
+    pub(super) last: Checkpoint,
     open: Option<Open>,
     /// Told when a file changes, for as long as one is open.
     wake: SyncSender<Wake>,
     /// Ids by the time they were read, oldest first: the changelog itself knows no time.
-    ages: VecDeque<(Instant, u64)>,
-    next_trim: Instant,
-    /// When even a few entries are deleted.
-    next_full_trim: Instant,
+    pub(super) ages: VecDeque<(Instant, u64)>,
+    pub(super) next_trim: Instant,
+    /// Since when there has been something to trim, in vain.
+    pub(super) untrimmed: Option<Instant>,
+    /// The last entry that was noted together with a mark, or nothing written by others since.
+    pub(super) marked: u64,
+    pub(super) next_mark: Instant,
 }
+
+// === impl Tail ===
 
 impl Tail {
     /// A thread's state that resumes just after `from`, or at the present.
@@ -78,7 +78,9 @@ impl Tail {
             wake,
             ages: VecDeque::new(),
             next_trim: Instant::now(),
-            next_full_trim: Instant::now(),
+            untrimmed: None,
+            marked: 0,
+            next_mark: Instant::now() + MARK_INTERVAL,
         }
     }
 
@@ -137,49 +139,104 @@ impl Tail {
 
     fn look(&mut self, open: &mut Open) -> Result<Option<Transactions>, Failure> {
         open.check_file(&self.config)?;
-        if let Some(reload) = open.altered.take() {
-            self.repair(open, &reload)?;
-        }
+        let now = Instant::now();
         // `data_version` must be asked outside of a transaction; it tells commits of others.
         let version = data_version(&open.reader)?;
-        if version == open.data_version && open.altered.is_none() {
-            self.trim(open)?;
+        let news = version != open.data_version;
+        let quiet = match news {
+            true => Duration::ZERO,
+            false => now.duration_since(open.last_commit),
+        };
+        // Before reading: what was read must not be lost to a write that fails.
+        match open.altered {
+            Some(since) => self.repair(open, quiet, now - since)?,
+            None => {
+                self.mark(open, quiet)?;
+                self.trim(open, quiet)?;
+            }
+        }
+        if !news {
             return Ok(None);
         }
         open.data_version = version;
-        self.read(open)
+        let found = self.within(open, Self::read)?;
+        if !std::mem::take(&mut open.wrote) || found.is_some() {
+            open.last_commit = now;
+        }
+        Ok(found)
     }
 
     /// Opens the file and finds out whether its history goes on where reading stopped.
     fn open_file(&mut self) -> Result<(Open, Transactions), Failure> {
         let mut open = Open::new(&self.config, &self.wake)?;
-        changelog::install(&mut open.writer, &self.watched, &[])?;
+        // Nothing is written where nothing is amiss.
+        let found = changelog::inspect(&open.reader, &self.watched)?;
+        if !found.is_whole() || sqlite::source_id(&open.reader)?.is_none() {
+            changelog::install(&mut open.writer, &self.watched, &BTreeSet::new())?;
+        }
         let source = sqlite::source_id(&open.reader)?.unwrap_or_default();
         let present = sqlite::present(&open.reader)?.unwrap_or(0);
         let goes_on = *self.last.source == *source
             && self.last.high <= present
-            && changelog::fingerprint(&open.reader, self.last.high)? == Some(self.last.low);
+            && self.recognises(&mut open)?;
         if goes_on {
             changelog::mark(&open.writer)?;
         } else {
             self.begin(&mut open, &source)?;
         }
         open.data_version = data_version(&open.reader)?;
-        open.reader.execute_batch("BEGIN")?;
-        let pending = self.last.high < present;
-        let first = self
-            .read_shapes(&mut open)
-            .and_then(|()| self.read_entries(&mut open));
-        open.reader.execute_batch("COMMIT")?;
-        let first = first?;
-        // Who resumes must know of another definition since; and rows displaced while nobody
-        // watched left no trace, which is said instead.
-        let mut reload = self.redefined(&open)?;
-        if pending {
-            reload.extend(self.displacing(&open));
-        }
-        open.altered = Some(reload);
+        let first = self.within(&mut open, |tail, open| {
+            tail.read_shapes(open)?;
+            tail.read_entries(open)
+        })?;
+        self.marked = self.last.high;
+        // Who resumes must know of another definition since.
+        let redefined = self.redefined(&open)?;
+        open.reload.extend(redefined);
+        // The schema may have changed since it was inspected.
+        open.altered.get_or_insert_with(Instant::now);
         Ok((open, first))
+    }
+
+    /// The tables that are, or whose topics are, not as they were when last stored.
+    fn redefined(&self, open: &Open) -> Result<Vec<String>, Failure> {
+        let stored = changelog::definitions(&open.reader)?;
+        let mut redefined = Vec::new();
+        for (watched, shape) in self.watched.iter().zip(&open.shapes) {
+            let now = definition(watched, shape.as_ref());
+            match stored.get(&watched.table) {
+                Some(before) if *before == now => {}
+                Some(_) => redefined.push(watched.table.clone()),
+                // Never served before, so nobody has a cursor.
+                None => changelog::define(&open.writer, &watched.table, &now)?,
+            }
+        }
+        Ok(redefined)
+    }
+
+    /// Stores what tables and topics look like now.
+    pub(super) fn define(&self, open: &Open) -> Result<(), Failure> {
+        for (watched, shape) in self.watched.iter().zip(&open.shapes) {
+            let now = definition(watched, shape.as_ref());
+            changelog::define(&open.writer, &watched.table, &now)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the file holds at the last checkpoint what it held when that was read.
+    fn recognises(&mut self, open: &mut Open) -> Result<bool, Failure> {
+        let found = self.within(open, |tail, open| {
+            tail.read_shapes(open)?;
+            tail.evidence(open, tail.last.high)
+        })?;
+        // What comes after is described anew.
+        open.schema_version = -1;
+        let before = Evidence::unpack(self.last.low);
+        Ok(found.is_some_and(|found| found.agrees_with(before)))
+    }
+
+    fn evidence(&self, open: &Open, id: u64) -> Result<Option<Evidence>, Failure> {
+        Ok(Evidence::of(&open.reader, &self.watched, &open.shapes, id)?)
     }
 
     /// Begins at the present: under the file's own history if it has never been followed, else
@@ -192,7 +249,7 @@ impl Tail {
             changelog::mark(&open.writer)?;
         }
         let high = sqlite::present(&open.reader)?.unwrap_or(0);
-        let low = changelog::fingerprint(&open.reader, high)?.unwrap_or(0);
+        let low = self.evidence(open, high)?.map_or(0, Evidence::pack);
         let source = sqlite::source_id(&open.reader)?.unwrap_or_default();
         self.last = Checkpoint {
             source: source.into(),
@@ -204,83 +261,39 @@ impl Tail {
         Ok(())
     }
 
-    /// The tables that are, or whose topics are, not as they were when last stored.
-    fn redefined(&self, open: &Open) -> Result<Vec<String>, Failure> {
-        let stored = changelog::definitions(&open.reader)?;
-        let mut redefined = Vec::new();
-        for (watched, shape) in self.watched.iter().zip(&open.shapes) {
-            match stored.get(&watched.table) {
-                Some(before) if *before == definition(watched, shape.as_ref()) => {}
-                Some(_) => redefined.push(watched.table.clone()),
-                // Never served before, so nobody has a cursor.
-                None => {
-                    let text = definition(watched, shape.as_ref());
-                    changelog::define(&open.writer, &watched.table, &text)?;
-                }
-            }
-        }
-        Ok(redefined)
-    }
-
-    fn define(&self, open: &Open) -> Result<(), Failure> {
-        for (watched, shape) in self.watched.iter().zip(&open.shapes) {
-            let text = definition(watched, shape.as_ref());
-            changelog::define(&open.writer, &watched.table, &text)?;
-        }
-        Ok(())
-    }
-
-    fn displacing(&self, open: &Open) -> Vec<String> {
-        let tables = self.watched.iter().zip(&open.shadows);
-        tables
-            .filter(|(_, shadow)| shadow.is_some())
-            .map(|(table, _)| table.table.clone())
-            .collect()
-    }
-
-    /// Puts triggers back after the schema changed, unless nothing of ours is concerned.
-    fn repair(&mut self, open: &mut Open, reload: &[String]) -> Result<(), Failure> {
-        let found = changelog::inspect(&open.reader, &self.watched)?;
-        for table in &found.absent {
-            error!(
-                table,
-                "a watched table, or a key column of it, is missing: its topics cannot be served"
-            );
-        }
-        if found.no_changelog {
-            return Err("the changelog was removed".into());
-        }
-        if !found.is_whole() || !reload.is_empty() {
-            changelog::install(&mut open.writer, &self.watched, reload)?;
-            self.define(open)?;
-            info!(tables = ?found.lacking, "put capture back after a change of the schema");
-        }
-        Ok(())
-    }
-
-    /// Reads what is new, in one read transaction.
-    fn read(&mut self, open: &mut Open) -> Result<Option<Transactions>, Failure> {
+    /// Reads in one read transaction. What fails was not read: it is read again.
+    fn within<T>(
+        &mut self,
+        open: &mut Open,
+        read: impl FnOnce(&mut Self, &mut Open) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let before = self.last.clone();
         open.reader.execute_batch("BEGIN")?;
-        let read = self.read_within(open);
-        open.reader.execute_batch("COMMIT")?;
-        read
+        let found = read(self, open);
+        let ended = open.reader.execute_batch("COMMIT");
+        let found = found.and_then(|found| ended.map(|()| found).map_err(Failure::from));
+        if found.is_err() {
+            self.last = before;
+        }
+        found
     }
 
-    fn read_within(&mut self, open: &mut Open) -> Result<Option<Transactions>, Failure> {
+    /// Reads what is new.
+    fn read(&mut self, open: &mut Open) -> Result<Option<Transactions>, Failure> {
         let schema: i64 = open
             .reader
             .query_row("PRAGMA schema_version", [], |row| row.get(0))?;
         if schema != open.schema_version {
-            let before = std::mem::take(&mut open.shapes);
             self.read_shapes(open)?;
-            open.altered = Some(self.reshaped(&before, &open.shapes));
         }
         let present = sqlite::present(&open.reader)?.ok_or("the changelog was removed")?;
-        let same = changelog::fingerprint(&open.reader, self.last.high)? == Some(self.last.low);
-        if present < self.last.high || !same {
+        let entries = changelog::fingerprint(&open.reader, self.last.high)?;
+        if present < self.last.high || entries != Some(Evidence::unpack(self.last.low).entries) {
             return Err("the database has gone back to an earlier state".into());
         }
         if present == self.last.high {
+            let shadows = open.shadows.iter_mut().flatten();
+            shadows.for_each(|shadow| shadow.fresh = false);
             return Ok(None);
         }
         self.read_entries(open).map(Some)
@@ -298,8 +311,13 @@ impl Tail {
             span,
             now_ms(),
         )?;
-        for shadow in open.shadows.iter().flatten() {
-            shadow.displaced(&open.reader, &mut changes)?;
+        for shadow in open.shadows.iter_mut().flatten() {
+            let touched = shadow.displaced(&open.reader, &mut changes)?;
+            if std::mem::take(&mut shadow.fresh) && touched {
+                // Rows displaced before the shadow was built left no trace: say so instead.
+                open.altered.get_or_insert_with(Instant::now);
+                open.reload.insert(shadow.table.clone());
+            }
         }
         if changes.len() > 1 {
             let tx: Arc<str> = format!("{source}.{head:x}").into();
@@ -307,21 +325,26 @@ impl Tail {
                 .iter_mut()
                 .for_each(|change| change.tx = Some(tx.clone()));
         }
-        let low = changelog::fingerprint(&open.reader, head)?.unwrap_or(0);
-        (self.last.high, self.last.low) = (head, low);
+        self.last.high = head;
+        self.last.low = self.evidence(open, head)?.map_or(0, Evidence::pack);
         Ok(Transactions {
             changes,
             checkpoint: self.last.clone(),
         })
     }
 
-    /// Describes the watched tables anew, inside the read transaction.
+    /// Describes the watched tables anew, inside the read transaction. Where a table is another
+    /// one than before, its topics get a reload.
     fn read_shapes(&self, open: &mut Open) -> Result<(), Failure> {
+        let first = open.schema_version < 0;
         open.schema_version = open
             .reader
             .query_row("PRAGMA schema_version", [], |row| row.get(0))?;
-        open.shapes.clear();
-        open.shadows.clear();
+        let before = std::mem::take(&mut open.shapes).into_iter();
+        let shadows = std::mem::take(&mut open.shadows).into_iter();
+        let mut before = before.map(|shape| shape.map(|shape| shape.table().clone()));
+        let mut shadows =
+            shadows.map(|shadow| shadow.filter(|shadow| !open.unfollowed.contains(&shadow.table)));
         for (number, watched) in self.watched.iter().enumerate() {
             let table = sqlite::introspect(&open.reader, &watched.table)?.filter(|table| {
                 watched
@@ -329,73 +352,24 @@ impl Tail {
                     .iter()
                     .all(|name| table.column(name).is_some())
             });
+            let same = before.next().flatten().as_deref() == table.as_ref();
+            let shadow = shadows.next().flatten();
             let shadow = match table.as_ref().is_some_and(|table| table.displaces) {
+                // A shadow that goes on knows the rows that were displaced just now.
+                true if same && shadow.is_some() => shadow,
                 true => Some(Shadow::build(&open.reader, number, watched)?),
                 false => None,
             };
+            if !first && !same {
+                open.reload.insert(watched.table.clone());
+            }
             open.shapes
                 .push(table.map(|table| Shape::new(table, watched)));
             open.shadows.push(shadow);
         }
-        Ok(())
-    }
-
-    /// The tables whose description is another one than before.
-    fn reshaped(&self, before: &[Option<Shape>], now: &[Option<Shape>]) -> Vec<String> {
-        let table = |shape: &Option<Shape>| shape.as_ref().map(|shape| shape.table().clone());
-        let pairs = self.watched.iter().zip(before.iter().zip(now));
-        pairs
-            .filter(|(_, (before, now))| table(before) != table(now))
-            .map(|(watched, _)| watched.table.clone())
-            .collect()
-    }
-
-    /// Deletes a step of what is confirmed and either old or too much. The entry at the
-    /// confirmed checkpoint stays: by it a restored file is recognised.
-    fn trim(&mut self, open: &Open) -> Result<(), Failure> {
-        let now = Instant::now();
-        if now < self.next_trim {
-            return Ok(());
-        }
-        self.next_trim = now
-            + (self.config.changelog_keep / 10)
-                .min(Duration::from_secs(1))
-                .max(TRIM_PAUSE);
-        if self.ages.back().is_none_or(|(_, id)| *id != self.last.high) {
-            self.ages.push_back((now, self.last.high));
-        }
-        let mut below = self
-            .last
-            .high
-            .saturating_sub(self.config.changelog_max_rows);
-        while let Some((_, id)) = self
-            .ages
-            .front()
-            .filter(|(at, _)| now - *at >= self.config.changelog_keep)
-            .copied()
-        {
-            below = below.max(id);
-            if self.ages.len() == 1 {
-                break;
-            }
-            self.ages.pop_front();
-        }
-        let below = below.min(self.confirmed.load(Ordering::Acquire));
-        let waiting = changelog::below(&open.reader, below, TRIM_STEP)?;
-        // Every write of ours may meet one of another program, so a few entries wait for company.
-        let due = waiting == TRIM_STEP || now >= self.next_full_trim;
-        if waiting == 0 || !due {
-            return Ok(());
-        }
-        // Who writes just now goes first: to wait here would keep changes waiting.
-        open.writer.busy_timeout(Duration::ZERO)?;
-        let trimmed = changelog::trim(&open.writer, below, TRIM_STEP);
-        open.writer.busy_timeout(sqlite::OWN_BUSY_TIMEOUT)?;
-        match trimmed {
-            Ok(()) if waiting == TRIM_STEP => self.next_trim = now + TRIM_PAUSE,
-            Ok(()) => self.next_full_trim = now + self.config.changelog_keep,
-            Err(err) if is_busy(&err) => {}
-            Err(err) => return Err(err.into()),
+        open.unfollowed.clear();
+        if !first {
+            open.altered.get_or_insert_with(Instant::now);
         }
         Ok(())
     }
@@ -404,10 +378,6 @@ impl Tail {
 /// A short text that is another one when the table or its topics are.
 fn definition(watched: &Watched, shape: Option<&Shape>) -> String {
     let table = shape.map(Shape::table);
-    let hash = changelog::hash(&format!("{} {table:?}", watched.definition));
-    format!("{hash:08x}")
-}
-
-fn is_busy(err: &rusqlite::Error) -> bool {
-    err.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+    let text = format!("{} {table:?}", watched.definition);
+    format!("{:08x}", changelog::hash(text.as_bytes()))
 }
