@@ -451,8 +451,12 @@ async fn only_what_was_confirmed_is_trimmed_and_a_restart_goes_on_behind_it() {
     home.commit(&insert(31..=35));
     let unconfirmed = next(&mut source).await;
     assert_eq!(unconfirmed.changes.len(), 5);
-    // The entry at the confirmed checkpoint stays: by it a restored file is recognised.
-    wait_until("trimming", async || (home.entries() == 6).then_some(())).await;
+    // The last sixteen before the confirmed checkpoint stay with it: by them a restored file is
+    // recognised.
+    wait_until("trimming", async || {
+        (home.entries() == 16 + 1 + 5).then_some(())
+    })
+    .await;
     drop(source);
     let (_source, again) = start(&home, Some(&confirmed.checkpoint)).await;
     assert_eq!(again.checkpoint.source, confirmed.checkpoint.source);

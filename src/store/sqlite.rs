@@ -216,7 +216,8 @@ impl Reader {
         Ok(source.map(|source| Checkpoint {
             source: source.into(),
             high,
-            low: 0,
+            // One entry of the changelog can be several changes: the read saw all of them.
+            low: u32::MAX,
         }))
     }
 
