@@ -31,11 +31,23 @@ pub fn topics(config: &Config) -> anyhow::Result<Topics> {
                 Some(found.ok_or_else(|| bad(no_table(name, &tables())))?)
             }
         };
+        if spec.r#where.is_some() && !sqlite::is_utf8(&conn).with_context(|| cannot_open(path))? {
+            return Err(bad(utf16()).into());
+        }
         topics.push(resolve(spec, table.as_ref()).map_err(bad)?);
     }
     let topics = Topics::new(topics).map_err(|bad| config.bad_topic(0, &bad))?;
     fits_changelog(&topics).map_err(|bad| config.bad_topic(0, &bad))?;
     Ok(topics)
+}
+
+fn utf16() -> BadTopic {
+    BadTopic {
+        field: "where",
+        reason: "the database keeps its texts in UTF-16, which sorts them in another order than \
+                 Rowcast; a condition needs a database in UTF-8 (`.dump` it into a new one)"
+            .to_owned(),
+    }
 }
 
 fn resolve(spec: &TopicSpec, table: Option<&Table>) -> Result<Topic, BadTopic> {

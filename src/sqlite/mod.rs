@@ -16,8 +16,8 @@ use crate::{
 };
 
 pub use open::{
-    CHANGELOG, FileId, META, Mode, OWN_BUSY_TIMEOUT, can_write, file_id, journal, journal_mode,
-    open, present, source_id,
+    CHANGELOG, FileId, META, Mode, OWN_BUSY_TIMEOUT, can_write, file_id, is_utf8, journal,
+    journal_mode, open, present, source_id,
 };
 
 /// The prefix of the tables and triggers that Rowcast itself puts into a database.

@@ -94,6 +94,15 @@ pub fn journal(conn: &Connection) -> rusqlite::Result<String> {
     mode
 }
 
+/// Whether texts are kept, and therefore compared, as UTF-8.
+///
+/// # Errors
+/// What SQLite says; the caller treats it as any other failed read.
+pub fn is_utf8(conn: &Connection) -> rusqlite::Result<bool> {
+    let encoding: String = conn.query_row("PRAGMA encoding", [], |row| row.get(0))?;
+    Ok(encoding == "UTF-8")
+}
+
 /// The id of the last changelog entry ever committed, seen from the connection's transaction;
 /// `None` where there is no changelog.
 ///

@@ -210,6 +210,15 @@ fn a_condition_outside_the_subset_ends_with_64_and_says_where() {
 }
 
 #[test]
+fn a_condition_on_texts_in_utf_16_is_refused() {
+    let config = "[[topics]]\ntype = \"t\"\ntable = \"t\"\nwhere = \"name > 'a'\"\n";
+    let tables = "PRAGMA encoding = 'UTF-16le'; CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT)";
+    let folder = Folder::with(config, tables);
+    let said = ["rowcast.toml", "topics[0].where", "UTF-16"];
+    failed(&serve(&folder), 64, &said);
+}
+
+#[test]
 fn a_taken_port_is_named_together_with_listen() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
