@@ -1,7 +1,5 @@
 //! What the server sends. Every function returns one complete text frame.
 
-use std::fmt::Write;
-
 use serde::Serialize;
 use serde_json::json;
 
@@ -53,41 +51,34 @@ impl ResetReason {
 /// An event as clients see it; `None` for one that only gateways need ([`Op::Touch`]).
 pub fn event(delivery: &Delivery) -> Option<String> {
     let event = &delivery.event;
-    let mut out = String::with_capacity(256);
-    write!(out, "{{\"type\":\"{}\"", event.topic).expect(MEMORY);
+    let mut out = open_object(&event.topic);
     match &event.body {
+        Body::Change { data, .. } if data.op == Op::Touch => return None,
         Body::Change { data, .. } => {
-            if data.op == Op::Touch {
-                return None;
-            }
-            write!(out, ",\"op\":{}", json!(data.op)).expect(MEMORY);
+            member(&mut out, "op", &data.op);
             if let Some(key) = &data.key {
-                write!(out, ",\"key\":{key}").expect(MEMORY);
+                member(&mut out, "key", key);
             }
             if let Some(key) = &data.old_key {
-                write!(out, ",\"old_key\":{key}").expect(MEMORY);
+                member(&mut out, "old_key", key);
             }
-            let row = data.row.as_ref().map_or("null", |row| row.get());
-            write!(out, ",\"data\":{row}").expect(MEMORY);
+            member(&mut out, "data", &data.row);
             if data.too_large {
-                out.push_str(",\"too_large\":true");
+                member(&mut out, "too_large", &true);
             }
         }
-        Body::Application(data) => write!(out, ",\"op\":\"event\",\"data\":{data}").expect(MEMORY),
+        Body::Application(data) => {
+            member(&mut out, "op", "event");
+            member(&mut out, "data", data);
+        }
     }
     if let Some(tx) = &event.tx {
-        write!(out, ",\"tx\":\"{tx}\"").expect(MEMORY);
+        member(&mut out, "tx", &**tx);
     }
-    write!(
-        out,
-        ",\"cursor\":\"{}\",\"ts\":{}}}",
-        delivery.position, event.at_ms
-    )
-    .expect(MEMORY);
-    Some(out)
+    member(&mut out, "cursor", &delivery.position.to_string());
+    member(&mut out, "ts", &event.at_ms);
+    Some(close_object(out))
 }
-
-const MEMORY: &str = "writing to memory cannot fail";
 
 /// The reply to a direct query: one frame, or several parts of at most `part_bytes` of rows.
 ///
@@ -139,9 +130,7 @@ pub fn page_push(topic: &str, rows: &Rows, page: &Page, cursor: &Position, ts: i
 }
 
 fn open_reply(topic: &str, rid: Option<&Rid>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1024);
-    out.extend_from_slice(b"{\"type\":");
-    serde_json::to_writer(&mut out, topic).expect(MEMORY);
+    let mut out = open_object(topic);
     if let Some(rid) = rid {
         member(&mut out, "rid", &rid.to_json());
     }
@@ -150,11 +139,22 @@ fn open_reply(topic: &str, rid: Option<&Rid>) -> Vec<u8> {
     out
 }
 
+fn open_object(topic: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    out.extend_from_slice(b"{\"type\":");
+    json_text(&mut out, topic);
+    out
+}
+
 fn member(out: &mut Vec<u8>, name: &str, value: &(impl Serialize + ?Sized)) {
     out.push(b',');
-    serde_json::to_writer(&mut *out, name).expect(MEMORY);
+    json_text(out, name);
     out.push(b':');
-    serde_json::to_writer(&mut *out, value).expect(MEMORY);
+    json_text(out, value);
+}
+
+fn json_text(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    serde_json::to_writer(out, value).expect("writing to memory cannot fail");
 }
 
 fn close_object(mut out: Vec<u8>) -> String {
