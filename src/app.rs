@@ -143,6 +143,11 @@ impl App {
         self.listener.local_addr()
     }
 
+    /// On the demo, a command for another terminal that changes a row.
+    pub fn hint(&self) -> Option<&str> {
+        self.edge.demo.as_ref().map(|demo| demo.hint.as_str())
+    }
+
     /// Waits a while until changes are captured, so that whoever reads "listening" can rely on it.
     async fn ready(&self) {
         let mut grown = self.edge.gateway.ring.watch();
@@ -303,6 +308,7 @@ fn demo(config: &Config, source: &SqliteSource) -> anyhow::Result<Option<Demo>> 
     Ok(Some(Demo {
         writer: DemoWriter::open(config.database_path())?,
         waker: source.waker(),
+        hint: http::hint(config.database_path()),
     }))
 }
 

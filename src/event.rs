@@ -269,6 +269,11 @@ impl Event {
         if read.specversion.is_some_and(|version| version != "1.0") {
             return Err(BadEvent::Member("specversion"));
         }
+        // What no reader could take must not reach every reader.
+        let data = read.data.unwrap_or(RawValue::NULL);
+        if serde_json::from_str::<serde_json::Value>(data.get()).is_err() {
+            return Err(BadEvent::Member("data"));
+        }
         let id = match read.id {
             None => fresh_id,
             Some(serde_json::Value::String(id)) if (1..=256).contains(&id.len()) => id,
@@ -282,7 +287,7 @@ impl Event {
             subject: read.subject,
             at_ms: now_ms,
             tx: None,
-            body: Body::Application(read.data.unwrap_or(RawValue::NULL).to_owned()),
+            body: Body::Application(data.to_owned()),
         })
     }
 

@@ -89,7 +89,7 @@ fn outcome<T>(found: &Result<T, StoreError>) -> &'static str {
         Ok(_) => "ok",
         Err(StoreError::BadParam(_)) => ErrorCode::BadParam.slug(),
         Err(StoreError::Timeout) => ErrorCode::QueryTimeout.slug(),
-        Err(StoreError::Unavailable(_)) => ErrorCode::DbUnavailable.slug(),
+        Err(StoreError::Gone(_) | StoreError::Unavailable(_)) => ErrorCode::DbUnavailable.slug(),
     }
 }
 
@@ -97,6 +97,8 @@ fn tell(health: &Health, failure: Option<&StoreError>) {
     match failure {
         Some(StoreError::Unavailable(err)) => health.down(Part::Store, err),
         Some(StoreError::Timeout) => {}
+        // Told by the source already; other topics are served.
+        Some(StoreError::Gone(reason)) => tracing::debug!(reason, "a topic cannot be served"),
         Some(StoreError::BadParam(_)) | None => health.up(Part::Store),
     }
 }

@@ -241,19 +241,31 @@ impl Topic {
         if !is_topic_name(&spec.r#type) {
             return bad("type", "1 to 64 of A-Z a-z 0-9 _ - are allowed".into());
         }
-        let view = match table {
-            Some(table) => Some(View::resolve(spec, table)?),
-            None if spec.push == Push::Page => {
-                return bad("push", "a page needs a table; name one with `table`".into());
-            }
-            None => None,
-        };
+        let view = table.map(|table| View::resolve(spec, table)).transpose()?;
+        if let (None, Some(field)) = (&view, needs_table(spec)) {
+            return bad(field, "needs a table; name one with `table`".into());
+        }
         Ok(Self {
             name: spec.r#type.as_str().into(),
             view,
             push: spec.push,
         })
     }
+}
+
+/// A setting that makes no sense for a topic that carries application events only.
+fn needs_table(spec: &TopicSpec) -> Option<&'static str> {
+    let settings = [
+        ("push", spec.push == Push::Page),
+        ("key", !spec.key.is_empty()),
+        ("columns", !spec.columns.is_empty()),
+        ("where", spec.r#where.is_some()),
+        ("order_by", !spec.order_by.is_empty()),
+    ];
+    settings
+        .into_iter()
+        .find(|(_, given)| *given)
+        .map(|(field, _)| field)
 }
 
 impl View {
@@ -350,31 +362,38 @@ fn resolve_key(spec: &TopicSpec, table: &Table, shown: &[String]) -> Result<Vec<
         }
     }
     let same = |set: &Vec<String>| set.len() == key.len() && set.iter().all(|c| key.contains(c));
-    if !same(&table.primary_key) && !table.unique.iter().any(same) {
+    if same(&table.primary_key) {
+        return Ok(key);
+    }
+    if !table.unique.iter().any(same) {
         return bad(format!(
             "({}) is neither the primary key of \"{}\" nor under a UNIQUE constraint of it",
             key.join(", "),
             table.name
         ));
     }
-    Ok(key)
+    // UNIQUE admits any number of rows with NULL, which one key could not tell apart.
+    let nullable = |name: &&String| table.column(name).is_some_and(|column| !column.not_null);
+    match key.iter().find(nullable) {
+        Some(column) => bad(format!(
+            "\"{column}\" may be NULL; a key's columns must be NOT NULL"
+        )),
+        None => Ok(key),
+    }
 }
 
 impl Order {
     /// Reads `"name"`, `"name asc"` or `"name desc"`, in any case.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split_whitespace();
-        let column = words.next()?.to_owned();
-        let descending = match words.next() {
-            None => false,
-            Some(word) if word.eq_ignore_ascii_case("asc") => false,
-            Some(word) if word.eq_ignore_ascii_case("desc") => true,
-            Some(_) => return None,
+        let text = text.trim();
+        let (column, descending) = match text.rsplit_once(char::is_whitespace) {
+            Some((column, word)) if word.eq_ignore_ascii_case("asc") => (column, false),
+            Some((column, word)) if word.eq_ignore_ascii_case("desc") => (column, true),
+            // A name may hold spaces; whether it is one is for the table to say.
+            _ => (text, false),
         };
-        words
-            .next()
-            .is_none()
-            .then_some(Self { column, descending })
+        let column = column.trim_end().to_owned();
+        (!column.is_empty()).then_some(Self { column, descending })
     }
 }
 
@@ -414,8 +433,14 @@ impl Topics {
 
 /// The candidate that a misspelled name was most likely meant to be, if any is near.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
     candidates
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .map(|candidate| {
+            (
+                strsim::jaro_winkler(&name, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)

@@ -374,9 +374,9 @@ async fn a_table_is_described_and_read_as_it_is_now<H: Home>() {
     assert_eq!(rows(&read)[0]["note"], "new");
     home.commit("ALTER TABLE item RENAME TO gone");
     let described = store.describe(topic.clone()).await;
-    assert!(matches!(described, Err(StoreError::Unavailable(_))));
+    assert!(matches!(described, Err(StoreError::Gone(_))));
     let read = ask(&store, &topic, "{}").await;
-    assert!(matches!(read, Err(StoreError::Unavailable(_))));
+    assert!(matches!(read, Err(StoreError::Gone(_))));
     home.commit("ALTER TABLE gone RENAME TO item");
     assert_eq!(found(&store, &topic, "{}").await, [1]);
 }

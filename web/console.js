@@ -72,7 +72,9 @@ function showState(name) {
 async function fetchTopics() {
   const response = await fetch("/api/topics", { headers: { accept: "application/json" } });
   if (!response.ok) throw new Error(`/api/topics answered ${response.status}`);
-  return (await response.json()).topics;
+  const { topics, hint } = await response.json();
+  if (hint) byId("demo-command").textContent = hint;
+  return topics;
 }
 
 // The page has nothing to show without the topics, so it waits for them as for the socket.

@@ -80,7 +80,10 @@ fn fits_changelog(topics: &Topics) -> Result<(), BadTopic> {
 fn no_table(name: &str, tables: &[String]) -> BadTopic {
     let hint = match topic::nearest(name, tables.iter().map(String::as_str)) {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => format!("its tables are {}", tables.join(", ")),
+        None => format!(
+            "its tables are {}; views cannot be watched",
+            tables.join(", ")
+        ),
     };
     BadTopic {
         field: "table",

@@ -48,7 +48,7 @@ pub enum OpenError {
     #[error("another rowcast serves this database (it holds {0})")]
     Taken(PathBuf),
     /// The file cannot be opened, or is no bus.
-    #[error("{path}: {source}")]
+    #[error("the bus file {path} cannot be used; may this user write its folder?")]
     File {
         /// The file.
         path: PathBuf,

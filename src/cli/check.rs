@@ -1,9 +1,13 @@
 //! `rowcast check`: every precondition, and the remedy for each that is not met.
 
+use std::path::Path;
+
+use anyhow::Context;
+
 use crate::{
     app,
     bus::embedded,
-    config::Config,
+    config::{Config, ConfigError},
     source::sqlite as capture,
     sqlite::{self, Mode},
     topic::Topics,
@@ -18,22 +22,31 @@ enum Finding {
     Warning(String),
     /// `serve` would not work. The second text is the remedy.
     Failure(String, String),
+    /// The same, by the configuration's fault.
+    Misconfigured(ConfigError),
 }
 
-/// Prints one line for each precondition; exit code 1 where one fails.
+/// Prints one line for each precondition; exit code 1 where one fails, and 64 where what fails is
+/// the configuration.
 pub fn run(config: &Config) -> anyhow::Result<Exit> {
-    let mut failed = false;
+    let mut exit = Exit::Fine;
     for finding in findings(config) {
         match finding {
             Finding::Fine(text) => println!("ok      {text}"),
             Finding::Warning(text) => println!("warning {text}"),
             Finding::Failure(text, remedy) => {
-                failed = true;
+                exit = Exit::Failure;
                 println!("FAILED  {text}\n        {remedy}");
+            }
+            Finding::Misconfigured(text) => {
+                exit = Exit::Usage;
+                println!(
+                    "FAILED  topics: {text}\n        mend the configuration; `rowcast init` writes one that fits"
+                );
             }
         }
     }
-    Ok(if failed { Exit::Failure } else { Exit::Fine })
+    Ok(exit)
 }
 
 fn findings(config: &Config) -> Vec<Finding> {
@@ -63,29 +76,48 @@ fn findings(config: &Config) -> Vec<Finding> {
             )));
             findings.extend(database(config, &topics));
         }
-        Err(err) => findings.push(Finding::Failure(
-            format!("topics: {err:#}"),
-            "mend the configuration; `rowcast init` writes one that fits".to_owned(),
-        )),
+        Err(err) => findings.push(match err.downcast::<ConfigError>() {
+            Ok(err) => Finding::Misconfigured(err),
+            Err(err) => unusable(&err),
+        }),
     }
     findings
+}
+
+fn unusable(err: &anyhow::Error) -> Finding {
+    Finding::Failure(
+        format!("database: {err:#}"),
+        "see that the file is an SQLite database, and that this user may write it and its folder"
+            .to_owned(),
+    )
+}
+
+/// Makes a file and deletes it again.
+fn tempfile_in(folder: &Path) -> std::io::Result<()> {
+    let path = folder.join(format!(".rowcast-check-{}", std::process::id()));
+    std::fs::File::create_new(&path)?;
+    std::fs::remove_file(path)
 }
 
 fn database(config: &Config, topics: &Topics) -> Vec<Finding> {
     match look(config, topics) {
         Ok(findings) => findings,
-        Err(err) => vec![Finding::Failure(
-            format!("database: {err}"),
-            "see that the file is an SQLite database, and that this user may write it and its folder"
-                .to_owned(),
-        )],
+        Err(err) => vec![unusable(&err)],
     }
 }
 
 fn look(config: &Config, topics: &Topics) -> anyhow::Result<Vec<Finding>> {
     let path = config.database_path();
     let conn = sqlite::open(path, Mode::Read)?;
-    sqlite::can_write(&conn)?;
+    if !sqlite::can_write(&conn)? {
+        anyhow::bail!("{} is read-only for this user", path.display());
+    }
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    // The WAL and the bus are files beside the database.
+    tempfile_in(folder).with_context(|| format!("no file can be made in {}", folder.display()))?;
     let mut findings = vec![Finding::Fine(format!(
         "database: {} can be written",
         path.display()

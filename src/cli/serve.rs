@@ -13,7 +13,7 @@ pub async fn run(config: &Config) -> anyhow::Result<Exit> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let app = App::start(config).await?;
-    announce(&app, config)?;
+    announce(&app)?;
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -33,35 +33,17 @@ pub async fn run(config: &Config) -> anyhow::Result<Exit> {
 }
 
 /// Says where the server listens, and what a newcomer does next.
-fn announce(app: &App, config: &Config) -> anyhow::Result<()> {
+fn announce(app: &App) -> anyhow::Result<()> {
     let address = app.address()?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "listening on http://{address}")?;
-    if config.topics_are_demo {
-        let database = config.database_path().display().to_string();
+    if let Some(hint) = app.hint() {
         writeln!(
             out,
             "open http://{address}/ in a browser, then change a row from another terminal:"
         )?;
-        writeln!(out, "  {}", example(&database))?;
+        writeln!(out, "  {hint}")?;
     }
     out.flush()?;
     Ok(())
-}
-
-/// A command that changes a row of the demo, with a program that this machine has.
-fn example(database: &str) -> String {
-    let update = "update patient set ward='5' where id=1";
-    match on_path("sqlite3") {
-        true => format!("sqlite3 {database} \"{update}\""),
-        false => format!(
-            "python3 -c \"import sqlite3; c = sqlite3.connect('{database}'); \
-             c.execute('''{update}'''); c.commit()\""
-        ),
-    }
-}
-
-fn on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }

@@ -105,7 +105,7 @@ pub struct Server {
     )]
     pub shutdown_grace: Duration,
     /// The longest message of a client, in bytes. Default 64 KiB: a query is a few hundred bytes.
-    #[serde(deserialize_with = "within::<1_024, 16_777_216, _, _>")]
+    #[serde(deserialize_with = "within::<1_024, 262_144, _, _>")]
     pub max_message_bytes: usize,
     /// Queries of one socket that run at once. Default 2: a page and the detail beside it.
     #[serde(deserialize_with = "within::<1, 1_000, _, _>")]

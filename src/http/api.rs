@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, RawQuery, Request, State},
+    extract::{Path, RawQuery, Request, State, rejection::PathRejection},
     http::header,
     response::{IntoResponse, Response},
 };
@@ -32,7 +32,11 @@ pub async fn topics(State(edge): State<Arc<Edge>>) -> Response {
         };
         topics.push(describe(topic, table.as_ref()));
     }
-    answer::ok(json!({ "topics": topics }).to_string())
+    let mut body = json!({ "topics": topics });
+    if let Some(demo) = &edge.demo {
+        body["hint"] = demo.hint.as_str().into();
+    }
+    answer::ok(body.to_string())
 }
 
 fn describe(topic: &Topic, table: Option<&Table>) -> Json {
@@ -95,13 +99,19 @@ fn schema(topic: &Topic, view: &View, columns: &[&Column]) -> Json {
     })
 }
 
+/// A topic's name in the path; one that is no UTF-8 is no topic's.
+type Name = Result<Path<String>, PathRejection>;
+
 /// `GET /api/query/{type}`
 pub async fn query(
     State(edge): State<Arc<Edge>>,
-    Path(name): Path<String>,
+    name: Name,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let Some(topic) = edge.gateway.topics.get(&name).cloned() else {
+    let topic = name
+        .ok()
+        .and_then(|Path(name)| edge.gateway.topics.get(&name).cloned());
+    let Some(topic) = topic else {
         return edge.refuse(ErrorCode::UnknownType).into_response();
     };
     let select = match protocol::query_string(query.as_deref().unwrap_or("")) {
@@ -170,11 +180,14 @@ impl Edge {
 }
 
 /// `POST /api/topics/{type}/refresh`
-pub async fn refresh(State(edge): State<Arc<Edge>>, Path(name): Path<String>) -> Response {
-    if edge.gateway.topics.get(&name).is_none() {
+pub async fn refresh(State(edge): State<Arc<Edge>>, name: Name) -> Response {
+    let topic = name
+        .ok()
+        .and_then(|Path(name)| edge.gateway.topics.get(&name).cloned());
+    let Some(topic) = topic else {
         return edge.refuse(ErrorCode::UnknownType).into_response();
-    }
-    if !edge.pages.touch(&name) {
+    };
+    if !edge.pages.touch(&topic.name) {
         let failure = Failure::param("type: only a page topic can be refreshed");
         return edge.refuse(failure).into_response();
     }

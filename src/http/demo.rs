@@ -1,7 +1,7 @@
 //! The tutorial's two trigger views. There the view function pushed to the group; here it only
 //! writes, and the push follows from the database.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use axum::{
     extract::{Request, State},
@@ -26,6 +26,36 @@ pub struct Demo {
     pub writer: DemoWriter,
     /// Wakes the source, which would else notice at its next poll.
     pub waker: Waker,
+    /// A command for another terminal that changes a row.
+    pub hint: String,
+}
+
+/// A command that changes a row of the demo, for a shell, with a program that this machine has.
+pub fn hint(database: &Path) -> String {
+    let update = "update patient set ward='5' where id=1";
+    let path = database.display().to_string();
+    match on_path("sqlite3") {
+        true => format!("sqlite3 {} \"{update}\"", quoted(&path)),
+        false => format!(
+            "python3 -c \"import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); \
+             c.execute('''{update}'''); c.commit()\" {}",
+            quoted(&path)
+        ),
+    }
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%".contains(c);
+    match path.chars().all(plain) {
+        true => path.to_owned(),
+        false => format!("'{}'", path.replace('\'', "'\\''")),
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// `POST /chat/update/info/`: a new patient.
@@ -56,5 +86,17 @@ async fn update(State(edge): State<Arc<Edge>>, request: Request, table: DemoTabl
             tracing::warn!(error = %err, "a row of the demo cannot be inserted");
             edge.refuse(ErrorCode::DbUnavailable).into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        assert_eq!(quoted("rowcast.db"), "rowcast.db");
+        assert_eq!(quoted("数据/care.db"), "数据/care.db");
+        assert_eq!(quoted("a b's.db"), "'a b'\\''s.db'");
     }
 }

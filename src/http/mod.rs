@@ -26,7 +26,7 @@ use tower_http::{
     set_header::SetResponseHeaderLayer,
 };
 
-pub use demo::Demo;
+pub use demo::{Demo, hint};
 pub use origins::Origins;
 
 use crate::{

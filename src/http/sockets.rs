@@ -135,7 +135,7 @@ impl Edge {
             let topic = self.gateway.topics.get(name);
             topic
                 .map(|topic| topic.name.clone())
-                .ok_or(ErrorCode::BadParam.into())
+                .ok_or(Failure::param("types: topics that this server has"))
         });
         names.collect()
     }

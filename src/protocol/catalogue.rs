@@ -223,7 +223,7 @@ impl CloseReason {
             Self::ProtocolError => "a frame breaks the WebSocket protocol",
             Self::Binary => "send text, not bytes",
             Self::NotUtf8 => "the text is not UTF-8",
-            Self::TooBig => "a message may have 65536 bytes",
+            Self::TooBig => "the message is too long",
             Self::Restart => "restarting: reconnect with your cursor",
             Self::Overloaded => "no room: reconnect later",
             Self::TooSlow => "too slow: reconnect with your cursor",

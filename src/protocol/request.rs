@@ -62,7 +62,7 @@ impl Rid {
 
     fn read(frame: &Map<String, Json>) -> Result<Option<Self>, Failure> {
         match frame.get("rid") {
-            None => Ok(None),
+            None | Some(Json::Null) => Ok(None),
             Some(Json::Number(number)) if number.is_i64() => Ok(number.as_i64().map(Self::Number)),
             Some(Json::String(text)) if text.chars().count() <= 64 => {
                 Ok(Some(Self::Text(text.clone())))

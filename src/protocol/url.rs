@@ -26,7 +26,11 @@ pub fn query_string(query: &str) -> Result<Select, Failure> {
             }
             ("after", None, None) => drop(params.insert("after".into(), text())),
             ("all", None, None) => {
-                let flag = matches!(&*value, "" | "1" | "true");
+                let flag = match &*value {
+                    "" | "1" | "true" => true,
+                    "0" | "false" => false,
+                    _ => return Err(Failure::param("all: true or false")),
+                };
                 params.insert("all".into(), flag.into());
             }
             ("order", None, None) => {

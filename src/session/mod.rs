@@ -233,10 +233,11 @@ impl Session {
             let done = tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.leave().await,
-                inbound = self.wire.recv() => self.inbound(inbound).await,
+                // Before what the client sends: a flood of it must not keep answers waiting.
                 Some(answer) = self.running.next(), if !self.running.is_empty() => self.answered(answer).await,
-                Ok(()) = ring.changed() => Ok(()),
                 () = tokio::time::sleep_until(due) => self.tick().await,
+                inbound = self.wire.recv() => self.inbound(inbound).await,
+                Ok(()) = ring.changed() => Ok(()),
             };
             if let Err(end) = done {
                 return end;

@@ -76,6 +76,13 @@ impl Session {
             let failure = Failure::param("type: this topic carries events only");
             return self.fail(failure.to(rid)).await;
         }
+        if self.silent {
+            // What changes between the reply and the hello would be neither in the one nor after
+            // the other.
+            return self
+                .fail(Failure::param("sys:hello: first, with hello=1").to(rid))
+                .await;
+        }
         // What is read and waits for its place still counts as running.
         let config = &self.gateway.config;
         let free = config

@@ -69,12 +69,18 @@ pub fn journal_mode(conn: &Connection) -> rusqlite::Result<String> {
     conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))
 }
 
-/// Takes the lock that every write needs, and gives it back: changes nothing.
+/// Whether this user may write the database: takes the lock that every write needs, and gives it
+/// back. Changes nothing.
 ///
 /// # Errors
-/// Why the database cannot be written, for example that its folder belongs to somebody else.
-pub fn can_write(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute_batch("BEGIN IMMEDIATE; ROLLBACK")
+/// What SQLite says, for example that another program writes for too long.
+pub fn can_write(conn: &Connection) -> rusqlite::Result<bool> {
+    // SQLite opens a file that may only be read without a word, and even lets a write begin.
+    if conn.is_readonly("main")? {
+        return Ok(false);
+    }
+    conn.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?;
+    Ok(true)
 }
 
 /// Puts a database into WAL mode, in which readers never keep a writer waiting; returns the

@@ -35,6 +35,9 @@ pub enum StoreError {
     /// The request does not fit the topic; the text names the parameter, never its value.
     #[error("{0}")]
     BadParam(&'static str),
+    /// The topic's table, or a column that it needs, is not there any more. The rest is well.
+    #[error("{0}")]
+    Gone(String),
     /// The read was stopped after the query timeout.
     #[error("the query took too long")]
     Timeout,
@@ -49,7 +52,7 @@ impl From<StoreError> for Failure {
         match err {
             StoreError::BadParam(detail) => Failure::param(detail),
             StoreError::Timeout => ErrorCode::QueryTimeout.into(),
-            StoreError::Unavailable(_) => ErrorCode::DbUnavailable.into(),
+            StoreError::Gone(_) | StoreError::Unavailable(_) => ErrorCode::DbUnavailable.into(),
         }
     }
 }
@@ -61,7 +64,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Runs one read of a topic that has a view.
     ///
     /// # Errors
-    /// [`StoreError::BadParam`] is the asker's to mend, `Timeout` and `Unavailable` may pass.
+    /// [`StoreError::BadParam`] is the asker's to mend, `Timeout`, `Gone` and `Unavailable` may pass.
     /// The read never outlasts the configured timeout by more than a few milliseconds.
     ///
     /// # Cancel safety
@@ -75,7 +78,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The topic's table as it is now.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], also where the table does not exist;
+    /// [`StoreError::Unavailable`]; [`StoreError::Gone`] where the table does not exist;
     /// [`StoreError::BadParam`] for a topic that has no view.
     ///
     /// # Cancel safety

@@ -5,9 +5,9 @@ use super::StoreError;
 use crate::{
     predicate,
     protocol::{After, Condition, Key, Params, Select, Test},
-    row::Value,
+    row::{self, Value},
     sqlite::quote,
-    topic::{Order, Table, View},
+    topic::{Affinity, Order, Table, View},
 };
 
 /// One SELECT, and what is needed to make a reply of its rows.
@@ -58,8 +58,8 @@ struct Builder<'a> {
 /// Plans the read of a view as `table` describes it now.
 ///
 /// # Errors
-/// [`StoreError::BadParam`] for what does not fit the topic; [`StoreError::Unavailable`] where
-/// the topic's condition does not fit the table any more.
+/// [`StoreError::BadParam`] for what does not fit the topic; [`StoreError::Gone`] where the
+/// topic's condition or columns do not fit the table any more.
 pub fn plan(topic: &str, view: &View, table: &Table, select: &Select) -> Result<Plan, StoreError> {
     let mut builder = Builder {
         view,
@@ -70,7 +70,7 @@ pub fn plan(topic: &str, view: &View, table: &Table, select: &Select) -> Result<
     };
     if let Some(text) = &view.condition {
         let condition =
-            predicate::parse(text, table).map_err(|err| StoreError::Unavailable(err.into()))?;
+            predicate::parse(text, table).map_err(|err| StoreError::Gone(err.to_string()))?;
         builder.wheres.push(condition.to_sql());
     }
     match select {
@@ -100,8 +100,8 @@ impl Builder<'_> {
             return Err(StoreError::BadParam("id: exactly the key columns"));
         }
         for (column, value) in named {
-            let place = self.bind(value);
-            self.wheres.push(format!("{} = {place}", quote(&column)));
+            let sql = self.test(&quote(&column), &column, &Test::Eq(value));
+            self.wheres.push(sql);
         }
         self.finish(Kind::One, Vec::new(), Vec::new(), 1, None)
     }
@@ -185,17 +185,24 @@ impl Builder<'_> {
     fn filter(&mut self, conditions: &[Condition]) -> Result<(), StoreError> {
         for condition in conditions {
             let column = self.shown(&condition.column, "params.filter: the topic's own columns")?;
-            let sql = self.test(&column, &condition.test);
+            let sql = self.test(&column, &condition.column, &condition.test);
             self.wheres.push(sql);
         }
         Ok(())
     }
 
-    fn test(&mut self, column: &str, test: &Test) -> String {
+    fn test(&mut self, column: &str, name: &str, test: &Test) -> String {
         let (operator, value) = match test {
             Test::Eq(Value::Null) => return format!("{column} IS NULL"),
             Test::Ne(Value::Null) => return format!("{column} IS NOT NULL"),
-            Test::In(values) => return self.in_list(column, values),
+            Test::Eq(value) if self.encoded(name, value).is_some() => {
+                return self.in_list(column, name, std::slice::from_ref(value));
+            }
+            Test::Ne(value) if self.encoded(name, value).is_some() => {
+                let listed = self.in_list(column, name, std::slice::from_ref(value));
+                return format!("NOT ({listed})");
+            }
+            Test::In(values) => return self.in_list(column, name, values),
             Test::Like(pattern) => ("LIKE", Value::Text(pattern.clone())),
             Test::Eq(value) => ("=", value.clone()),
             Test::Ne(value) => ("<>", value.clone()),
@@ -207,13 +214,36 @@ impl Builder<'_> {
         format!("{column} {operator} {}", self.bind(value))
     }
 
-    fn in_list(&mut self, column: &str, values: &[Value]) -> String {
+    /// What a text may stand for, beside itself: the wire spells bytes, and integers that a
+    /// browser would round, as text. A column's affinity makes numbers of texts by itself.
+    fn encoded(&self, name: &str, value: &Value) -> Option<Value> {
+        let Value::Text(text) = value else {
+            return None;
+        };
+        if let Some(bytes) = row::unhex(text) {
+            return Some(Value::Blob(bytes));
+        }
+        let untyped = self
+            .table
+            .column(name)
+            .is_some_and(|c| c.affinity == Affinity::Blob);
+        let integer = text
+            .parse::<i64>()
+            .ok()
+            .filter(|integer| integer.to_string() == *text);
+        integer.filter(|_| untyped).map(Value::Integer)
+    }
+
+    fn in_list(&mut self, column: &str, name: &str, values: &[Value]) -> String {
         let (nulls, others): (Vec<_>, Vec<_>) =
             values.iter().partition(|value| **value == Value::Null);
-        let places: Vec<String> = others
-            .into_iter()
-            .map(|value| self.bind(value.clone()))
-            .collect();
+        let mut places = Vec::with_capacity(others.len());
+        for value in others {
+            places.push(self.bind(value.clone()));
+            if let Some(encoded) = self.encoded(name, value) {
+                places.push(self.bind(encoded));
+            }
+        }
         let listed = format!("{column} IN ({})", places.join(", "));
         match nulls.is_empty() {
             true => listed,
@@ -266,7 +296,7 @@ impl Builder<'_> {
             .find(|column| self.table.column(column).is_none());
         if let Some(column) = missing {
             let text = format!("table \"{}\" has lost column \"{column}\"", self.table.name);
-            return Err(StoreError::Unavailable(text.into()));
+            return Err(StoreError::Gone(text));
         }
         let table = format!("main.{}", quote(&self.table.name));
         // The list's length is that of the whole list, wherever the page stands in it.

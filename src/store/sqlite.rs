@@ -175,7 +175,7 @@ impl Reader {
             return Ok(table.clone());
         }
         let table = sqlite::introspect(&self.conn, &view.table).map_err(failed)?;
-        let missing = || StoreError::Unavailable(format!("no table \"{}\"", view.table).into());
+        let missing = || StoreError::Gone(format!("no table \"{}\"", view.table));
         let table = Arc::new(table.ok_or_else(missing)?);
         self.tables.insert(view.table.clone(), table.clone());
         Ok(table)

@@ -127,7 +127,7 @@ fn check_fails_with_the_remedy_beside_what_is_wrong() {
 
     let other = Folder::with(CARE, "CREATE TABLE patients (id INTEGER PRIMARY KEY)");
     let ran = other.run(&["check"]);
-    assert_eq!(ran.code, 1);
+    assert_eq!(ran.code, 64);
     for word in [
         "FAILED  topics:",
         "did you mean \"patients\"?",
@@ -135,6 +135,31 @@ fn check_fails_with_the_remedy_beside_what_is_wrong() {
     ] {
         assert!(ran.stdout.contains(word), "{word}: {ran:?}");
     }
+}
+
+#[test]
+fn check_sees_that_the_folder_admits_no_wal_and_no_bus() {
+    use std::os::unix::{fs::PermissionsExt, process::CommandExt};
+    let folder = Folder::with(CARE, CARE_TABLES);
+    // Where nobody else may look into the build's folder, the program must come along.
+    std::fs::copy(crate::support::server::BINARY, folder.path("rowcast")).unwrap();
+    let readable = std::fs::Permissions::from_mode(0o555);
+    std::fs::set_permissions(folder.path("."), readable).unwrap();
+    let mut check = std::process::Command::new(folder.path("rowcast"));
+    check.arg("check").current_dir(folder.path("."));
+    // Root may write anywhere.
+    if std::fs::write(folder.path("probe"), "").is_ok() {
+        check.uid(65534).gid(65534);
+    }
+    let ran = check.output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    let writable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path("."), writable).unwrap();
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("FAILED  database:") && said.contains("may write it and its folder"),
+        "{said}"
+    );
 }
 
 /// What a Django project's file holds, in short.

@@ -154,7 +154,10 @@ fn a_topic_that_does_not_fit_the_database_ends_with_64_and_names_the_nearest() {
             "table = \"patiens\"",
             &["topics[0].table", "patiens", "did you mean \"patient\"?"][..],
         ),
-        ("table = \"xyz\"", &["topics[0].table", "patient, stay"]),
+        (
+            "table = \"xyz\"",
+            &["topics[0].table", "bed, patient, stay"],
+        ),
         (
             "table = \"patient\"\ncolumns = [\"id\", \"nam\"]",
             &["topics[0].columns", "did you mean \"name\"?"],
@@ -176,12 +179,27 @@ fn a_topic_that_does_not_fit_the_database_ends_with_64_and_names_the_nearest() {
             &["topics[0].page_size"],
         ),
         ("push = \"page\"", &["topics[0].push", "table"]),
+        ("where = \"a = 1\"", &["topics[0].where", "table"]),
+        ("order_by = [\"a\"]", &["topics[0].order_by", "table"]),
+        (
+            "table = \"bed\"\nkey = [\"floor\", \"door\"]",
+            &["topics[0].key", "\"door\" may be NULL"],
+        ),
+        (
+            "table = \"overview\"",
+            &["topics[0].table", "views cannot be watched"],
+        ),
         (
             "table = \"patient\"\n[[topics]]\ntype = \"t\"",
             &["type", "declared twice"],
         ),
     ] {
-        let folder = Folder::with(&format!("[[topics]]\ntype = \"t\"\n{topic}\n"), CARE_TABLES);
+        let tables = format!(
+            "{CARE_TABLES}
+             CREATE TABLE bed (id INTEGER PRIMARY KEY, floor NOT NULL, door, UNIQUE (floor, door));
+             CREATE VIEW overview AS SELECT * FROM bed;"
+        );
+        let folder = Folder::with(&format!("[[topics]]\ntype = \"t\"\n{topic}\n"), &tables);
         failed(&serve(&folder), 64, &[words, &["rowcast.toml"]].concat());
     }
     let folder = Folder::with("[[topics]]\ntype = \"a b\"\n", CARE_TABLES);

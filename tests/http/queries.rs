@@ -1,6 +1,6 @@
 //! `/api/topics` and `/api/query/{type}`.
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::{
     support::sqlite3,
@@ -166,5 +166,16 @@ async fn a_query_that_cannot_be_answered_says_why_in_json() {
         );
         assert_eq!(members(&body)[..3], ["code", "error", "msg"]);
         assert!(!body.to_string().contains("secret"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_text_is_no_topic() {
+    let server = care();
+    for (code, body) in [
+        server.get("/api/query/%ff").await,
+        server.post("/api/topics/%ff/refresh", Json::Null).await,
+    ] {
+        assert_eq!((code, &body["error"]), (404, &json!("unknown_type")));
     }
 }

@@ -224,6 +224,16 @@ async fn the_tutorials_views_insert_and_the_push_follows_from_the_database() {
 }
 
 #[tokio::test]
+async fn a_table_that_is_away_makes_its_own_topic_unready_and_no_other() {
+    let server = care();
+    sqlite3(&server.database(), "ALTER TABLE stay RENAME TO away");
+    let (code, body) = server.get("/api/query/stay").await;
+    assert_eq!((code, &body["error"]), (503, &json!("db_unavailable")));
+    assert_eq!(server.get("/readyz").await.0, 200);
+    assert_eq!(server.get("/api/query/patient").await.0, 200);
+}
+
+#[tokio::test]
 async fn health_and_readiness_have_reasons() {
     let server = care();
     assert_eq!(

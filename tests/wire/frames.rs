@@ -50,6 +50,23 @@ async fn a_hello_is_welcomed_once() {
 }
 
 #[tokio::test]
+async fn a_query_comes_after_the_hello_so_that_no_event_falls_between() {
+    let server = care();
+    let mut socket = server.socket("hello=1").await;
+    let early = socket.ask(json!({ "type": "patient", "rid": 1 })).await;
+    assert_eq!(
+        (&early["error"], &early["detail"]),
+        (
+            &json!("bad_param"),
+            &json!("sys:hello: first, with hello=1")
+        )
+    );
+    socket.ask(json!({ "type": "sys:hello", "rid": 2 })).await;
+    let reply = socket.ask(json!({ "type": "patient", "rid": 3 })).await;
+    assert_eq!(reply["op"], "replace");
+}
+
+#[tokio::test]
 async fn nothing_is_pushed_before_the_hello_and_everything_after_it() {
     let server = care();
     let mut socket = server.socket("hello=1").await;

@@ -156,3 +156,23 @@ async fn a_table_that_is_away_is_a_503_and_the_socket_stays_until_it_is_back() {
     let insert = |frame: &serde_json::Value| frame["type"] == "small" && frame["op"] == "insert";
     socket.next_where("an insert", insert).await;
 }
+
+#[tokio::test]
+async fn a_client_that_floods_is_answered_all_the_same() {
+    let server = Server::configured(TOPICS, HEAVY);
+    let mut socket = server.socket("").await;
+    let ping = json!({ "type": "sys:ping" });
+    let (mut sent, mut answered) = (0, false);
+    socket.send(json!({ "type": "small", "rid": "q" })).await;
+    // As fast as it can, and never waiting for an answer before the next frame is on its way.
+    while !answered {
+        for _ in 0..64 {
+            socket.send(ping.clone()).await;
+        }
+        sent += 64;
+        assert!(sent < 500_000, "a flood kept the answer waiting");
+        for _ in 0..32 {
+            answered |= socket.next().await["rid"] == "q";
+        }
+    }
+}

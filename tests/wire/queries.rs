@@ -332,3 +332,30 @@ async fn values_are_encoded_by_storage_class() {
         assert_eq!(&event["data"], row);
     }
 }
+
+#[tokio::test]
+async fn a_key_of_bytes_or_of_a_large_number_is_asked_for_as_it_was_sent() {
+    let server = Server::configured(
+        "[[topics]]\ntype = \"b\"\ntable = \"b\"\norder_by = [\"left at desc\"]\n",
+        "CREATE TABLE b (id PRIMARY KEY NOT NULL, \"left at\" TEXT);
+         INSERT INTO b VALUES (x'00ff', 'a'), (9007199254740993, 'b'), ('7', 'c'), (8, 'd');",
+    );
+    let mut socket = server.socket("").await;
+    let all = socket.ask(json!({ "type": "b", "rid": 0 })).await;
+    for row in all["data"].as_array().unwrap() {
+        let one = socket
+            .ask(json!({ "type": "b", "rid": 1, "id": row["id"] }))
+            .await;
+        assert_eq!(one["data"], json!([row]), "{one}");
+        let filter = json!({ "filter": { "id": row["id"] }, "order": "left at" });
+        let found = socket
+            .ask(json!({ "type": "b", "rid": 2, "params": filter }))
+            .await;
+        assert_eq!(found["data"], json!([row]), "{found}");
+        let filter = json!({ "filter": { "id": { "ne": row["id"] } } });
+        let others = socket
+            .ask(json!({ "type": "b", "rid": 3, "params": filter }))
+            .await;
+        assert_eq!(others["data"].as_array().unwrap().len(), 3, "{others}");
+    }
+}

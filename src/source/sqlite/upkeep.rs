@@ -75,7 +75,7 @@ impl Tail {
             };
             open.unfollowed.extend(found.lacking.iter().cloned());
             self.define(open)?;
-            info!(tables = ?found.lacking, reload = ?open.reload, "put capture in order after a change of the schema");
+            info!(triggers = ?found.lacking, reload = ?open.reload, "followed a change of the schema");
         }
         open.reload.clear();
         open.altered = None;
