@@ -230,7 +230,9 @@ fn settings(table: &Table, name: &str, explicit: bool) -> Vec<String> {
 
 /// The key of the topic: where there is no primary key, the first that would do.
 fn key(table: &Table) -> &[String] {
-    match (table.primary_key.as_slice(), table.unique.first()) {
+    let sure = |name: &String| table.column(name).is_some_and(|column| column.not_null);
+    let unique = table.unique.iter().find(|set| set.iter().all(sure));
+    match (table.primary_key.as_slice(), unique) {
         ([], Some(unique)) => unique,
         (primary, _) => primary,
     }

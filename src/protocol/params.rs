@@ -283,7 +283,6 @@ mod tests {
             r#"{"page":0}"#,
             r#"{"size":-1}"#,
             r#"{"order":5}"#,
-            r#"{"order":"a b c"}"#,
             r#"{"filter":{"a":{"near":1}}}"#,
             r#"{"filter":{"a":{"lt":null}}}"#,
             r#"{"after":"zz"}"#,

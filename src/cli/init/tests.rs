@@ -146,7 +146,7 @@ fn what_is_left_out_is_there_with_its_reason() {
 #[test]
 fn what_is_left_out_can_be_switched_on() {
     let site = Site::with(
-        "CREATE TABLE auth_user (id INTEGER PRIMARY KEY, password text); CREATE TABLE a (b UNIQUE);
+        "CREATE TABLE auth_user (id INTEGER PRIMARY KEY, password text); CREATE TABLE a (b NOT NULL UNIQUE);
          CREATE TABLE invite (token text PRIMARY KEY, pin text)",
     );
     site.init(false);
