@@ -245,7 +245,8 @@ fn reason(table: &Table) -> Option<String> {
     }
     if table.primary_key.is_empty() {
         return Some(
-            "it has no primary key; `key` can name columns under a UNIQUE constraint".into(),
+            "it has no primary key; `key` can name NOT NULL columns under a UNIQUE constraint"
+                .into(),
         );
     }
     if let Some(key) = table.primary_key.iter().find(|key| is_private_column(key)) {

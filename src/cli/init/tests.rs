@@ -14,7 +14,7 @@ const SITE: &str = "
         CREATE TABLE django_session (session_key varchar(40) PRIMARY KEY, session_data text);
         CREATE TABLE authtoken_token (key varchar(40) PRIMARY KEY);
         CREATE TABLE account_emailaddress (id integer PRIMARY KEY);
-        CREATE TABLE plain_log (line text, code text UNIQUE);
+        CREATE TABLE plain_log (line text, code text NOT NULL UNIQUE);
         CREATE TABLE invite (token text PRIMARY KEY);
         CREATE TABLE odd (\"*\" text, id integer PRIMARY KEY, secret text);
         CREATE TABLE 来访 (id integer PRIMARY KEY);
@@ -130,7 +130,7 @@ fn what_is_left_out_is_there_with_its_reason() {
         ),
         (
             "plain_log",
-            "it has no primary key; `key` can name columns under a UNIQUE constraint",
+            "it has no primary key; `key` can name NOT NULL columns under a UNIQUE constraint",
         ),
         ("invite", "its key column \"token\" looks private"),
         ("odd", "its column \"*\" cannot be named in `columns`"),
