@@ -185,16 +185,18 @@ impl Tail {
             self.begin(&mut open, &source)?;
         }
         open.data_version = data_version(&open.reader)?;
-        let first = self.within(&mut open, |tail, open| {
-            tail.read_shapes(open)?;
-            tail.read_entries(open)
-        })?;
-        self.marked = self.last.high;
+        self.within(&mut open, |tail, open| tail.read_shapes(open))?;
         // Who resumes must know of another definition since.
         let redefined = self.redefined(&open)?;
         open.reload.extend(redefined);
         // The schema may have changed since it was inspected.
         open.altered.get_or_insert_with(Instant::now);
+        // Last of all: what is read counts as read, and must not be lost to a step that fails.
+        let first = self.within(&mut open, |tail, open| {
+            tail.read_shapes(open)?;
+            tail.read_entries(open)
+        })?;
+        self.marked = self.last.high;
         Ok((open, first))
     }
 
