@@ -15,6 +15,9 @@ use crate::{
 /// The most bytes of an event's JSON: what a NATS server takes by default.
 pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
+/// What ends the CloudEvents `source` of an event that an application emitted in a transaction.
+pub const EMITTED: &str = "/$emitted";
+
 /// One committed change as the database reports it.
 #[derive(Debug, Clone)]
 pub struct Change {
@@ -28,6 +31,8 @@ pub struct Change {
     pub tx: Option<Arc<str>>,
     /// The commit time, or where the database tells none, the time it was read. Unix milliseconds.
     pub at_ms: i64,
+    /// The 64-bit transaction id (PostgreSQL's `xid8`); none where the database has no such thing.
+    pub xid: Option<u64>,
 }
 
 /// What happened to a table.
@@ -41,8 +46,17 @@ pub enum What {
         inserted: bool,
         /// The row before, as far as the database tells.
         old: Option<Row>,
-        /// The row after; none when it is gone.
+        /// The row after; none when it is gone. A column that the database did not send, though
+        /// it is there (an unchanged large value), is absent from it.
         new: Option<Row>,
+    },
+    /// An application's own event, emitted in a transaction (a transactional outbox): it takes
+    /// its place among the changes of its transaction. [`Change::table`] is empty.
+    Message {
+        /// The topic that it names, not yet held against the configuration.
+        topic: Arc<str>,
+        /// Its data, valid JSON.
+        data: Box<RawValue>,
     },
     /// All rows are gone.
     Truncate,
@@ -83,6 +97,8 @@ pub struct Event {
     pub at_ms: i64,
     /// As [`Change::tx`].
     pub tx: Option<Arc<str>>,
+    /// As [`Change::xid`].
+    pub xid: Option<u64>,
     /// What it says.
     pub body: Body,
 }
@@ -99,6 +115,13 @@ pub enum Body {
     },
     /// Published by an application: its data as given.
     Application(Box<RawValue>),
+    /// Emitted by an application in a database transaction, and carried by the change producer.
+    Emitted {
+        /// Where it stands in its source.
+        checkpoint: Checkpoint,
+        /// Its data as given.
+        data: Box<RawValue>,
+    },
 }
 
 /// The `data` of a change event; rows and keys are JSON objects already encoded.
@@ -115,6 +138,13 @@ pub struct ChangeData {
     /// The row after.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub row: Option<Box<RawValue>>,
+    /// The whole row before, where the database tells it. Never sent to clients: conditions and
+    /// permissions are judged on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old: Option<Box<RawValue>>,
+    /// Columns shown whose value the database did not send, for they have not changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unchanged: Vec<String>,
     /// The row exceeds [`MAX_EVENT_BYTES`] and was left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub too_large: bool,
@@ -128,6 +158,8 @@ impl ChangeData {
             key: None,
             old_key: None,
             row: None,
+            old: None,
+            unchanged: Vec::new(),
             too_large: false,
         }
     }
@@ -138,8 +170,9 @@ impl ChangeData {
 pub struct Delivery {
     /// Where it sits.
     pub position: Position,
-    /// The event.
-    pub event: Event,
+    /// The event; none where the offset holds something that is none: a declaration of the
+    /// producer's, or what no reader could understand. Offsets have no holes.
+    pub event: Option<Event>,
 }
 
 /// What is published in one piece: all of it is stored, or nothing.
@@ -149,6 +182,11 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// How far the source has been read with these events; none for an application's.
     pub checkpoint: Option<Checkpoint>,
+    /// Marks to answer once the batch is stored.
+    pub marks: Vec<Arc<str>>,
+    /// The batch ends within a transaction, whose next part the next batch holds. Readers get
+    /// none of its parts before the last one.
+    pub more: bool,
 }
 
 /// Why a text is no event.
@@ -174,6 +212,8 @@ struct CloudEvent<'a> {
     datacontenttype: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     tx: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xid: Option<String>,
     #[serde(borrow)]
     data: &'a RawValue,
 }
@@ -183,7 +223,7 @@ impl Event {
     pub fn to_json(&self) -> String {
         let data = match &self.body {
             Body::Change { data, .. } => &raw(data),
-            Body::Application(data) => data,
+            Body::Application(data) | Body::Emitted { data, .. } => data,
         };
         let event = CloudEvent {
             specversion: "1.0",
@@ -194,12 +234,14 @@ impl Event {
             time: rfc3339(self.at_ms),
             datacontenttype: "application/json",
             tx: self.tx.as_deref(),
+            xid: self.xid.map(|xid| xid.to_string()),
             data,
         };
         serde_json::to_string(&event).expect("an event always has a JSON form")
     }
 
-    /// Reads what [`Event::to_json`] wrote for a change (`change`), or for an application.
+    /// Reads what [`Event::to_json`] wrote for a change or an emitted event (`change`), or for an
+    /// application.
     ///
     /// # Errors
     /// [`BadEvent`] where the text was written by somebody else, or damaged.
@@ -213,6 +255,7 @@ impl Event {
             subject: Option<String>,
             time: String,
             tx: Option<String>,
+            xid: Option<String>,
             #[serde(borrow)]
             data: &'a RawValue,
         }
@@ -220,10 +263,17 @@ impl Event {
         let time: jiff::Timestamp = read.time.parse().map_err(|_| BadEvent::Member("time"))?;
         let body = if change {
             let (place, _) = read.id.rsplit_once('/').ok_or(BadEvent::Member("id"))?;
-            Body::Change {
-                checkpoint: place.parse().map_err(|_| BadEvent::Member("id"))?,
-                data: serde_json::from_str(read.data.get())
-                    .map_err(|_| BadEvent::Member("data"))?,
+            let checkpoint = place.parse().map_err(|_| BadEvent::Member("id"))?;
+            match read.source.ends_with(EMITTED) {
+                true => Body::Emitted {
+                    checkpoint,
+                    data: read.data.to_owned(),
+                },
+                false => Body::Change {
+                    checkpoint,
+                    data: serde_json::from_str(read.data.get())
+                        .map_err(|_| BadEvent::Member("data"))?,
+                },
             }
         } else {
             Body::Application(read.data.to_owned())
@@ -235,6 +285,7 @@ impl Event {
             subject: read.subject,
             at_ms: time.as_millisecond(),
             tx: read.tx.map(Into::into),
+            xid: read.xid.and_then(|xid| xid.parse().ok()),
             body,
         })
     }
@@ -287,6 +338,7 @@ impl Event {
             subject: read.subject,
             at_ms: now_ms,
             tx: None,
+            xid: None,
             body: Body::Application(data.to_owned()),
         })
     }
@@ -294,7 +346,7 @@ impl Event {
     /// Where a change stands in its source; none for an application's event.
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
         match &self.body {
-            Body::Change { checkpoint, .. } => Some(checkpoint),
+            Body::Change { checkpoint, .. } | Body::Emitted { checkpoint, .. } => Some(checkpoint),
             Body::Application(_) => None,
         }
     }
@@ -325,6 +377,7 @@ mod tests {
             subject: Some("王\"1\"".into()),
             at_ms: 1_790_000_000_123,
             tx: Some("t1".into()),
+            xid: Some(1 << 33),
             body: Body::Change {
                 checkpoint: "ab:1f.0".parse().unwrap(),
                 data: ChangeData {

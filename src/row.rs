@@ -8,7 +8,8 @@ pub const MAX_SAFE_INTEGER: i64 = 9_007_199_254_740_991;
 
 /// One value as the database stores it.
 ///
-/// SQLite values keep their storage class; nothing is coerced.
+/// SQLite values keep their storage class; nothing is coerced. Which of these a PostgreSQL type
+/// becomes: docs/protocol.md §6.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// SQL NULL.
@@ -21,6 +22,10 @@ pub enum Value {
     Text(String),
     /// Bytes.
     Blob(Vec<u8>),
+    /// True or false; PostgreSQL only.
+    Boolean(bool),
+    /// A JSON text on one line, passed on as it is: `json`, `jsonb`, arrays. PostgreSQL only.
+    Json(Box<str>),
 }
 
 /// The column names of a row, shared by all rows of one read.
@@ -148,6 +153,9 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value) {
         Value::Real(r) => write_real(out, *r),
         Value::Text(text) => write_text(out, text),
         Value::Blob(bytes) => write_text(out, &hex(bytes)),
+        Value::Boolean(true) => out.extend_from_slice(b"true"),
+        Value::Boolean(false) => out.extend_from_slice(b"false"),
+        Value::Json(text) => out.extend_from_slice(text.as_bytes()),
     }
 }
 

@@ -48,6 +48,7 @@ fn change(source: &str, high: u64) -> Event {
         subject: Some(key.to_string()),
         at_ms: 1_790_000_000_123,
         tx: Some("x".into()),
+        xid: Some(7),
         body: Body::Change {
             checkpoint: checkpoint(source, high),
             data: ChangeData {
@@ -64,6 +65,8 @@ fn changes(source: &str, first: u64, last: u64) -> Batch {
     Batch {
         events: (first..=last).map(|high| change(source, high)).collect(),
         checkpoint: Some(checkpoint(source, last)),
+        marks: Vec::new(),
+        more: false,
     }
 }
 
@@ -73,11 +76,16 @@ fn application(id: &str, data: &str) -> Batch {
     Batch {
         events: vec![event],
         checkpoint: None,
+        marks: Vec::new(),
+        more: false,
     }
 }
 
 fn ids(deliveries: &[Delivery]) -> Vec<String> {
-    deliveries.iter().map(|d| d.event.id.clone()).collect()
+    deliveries
+        .iter()
+        .map(|d| d.event.as_ref().unwrap().id.clone())
+        .collect()
 }
 
 async fn everything(bus: &impl Bus) -> Vec<Delivery> {
@@ -151,9 +159,15 @@ async fn an_event_comes_back_as_it_was_published<H: Home>() {
     let published = bus.publish(batch).await.unwrap();
     assert_eq!((published.position.offset, published.stored), (2, 2));
     let read = everything(&bus).await;
-    let back: Vec<String> = read.iter().map(|d| d.event.to_json()).collect();
+    let back: Vec<String> = read
+        .iter()
+        .map(|d| d.event.as_ref().unwrap().to_json())
+        .collect();
     assert_eq!(back, texts);
-    assert_eq!(read[1].event.checkpoint(), Some(&checkpoint("s", 2)));
+    assert_eq!(
+        read[1].event.as_ref().unwrap().checkpoint(),
+        Some(&checkpoint("s", 2))
+    );
 }
 
 async fn a_batch_is_contiguous_whoever_else_publishes<H: Home>() {
@@ -219,6 +233,8 @@ async fn an_applications_id_is_stored_once<H: Home>() {
     let twice = Batch {
         events: [application("c", "4").events, application("c", "5").events].concat(),
         checkpoint: None,
+        marks: Vec::new(),
+        more: false,
     };
     assert_eq!(bus.publish(twice).await.unwrap().stored, 1);
     assert_eq!(ids(&everything(&bus).await), ["a", "b", "c"]);
@@ -326,6 +342,8 @@ async fn a_chunk_that_reaches_the_head_says_how_far_the_source_has_come<H: Home>
     let empty = Batch {
         events: Vec::new(),
         checkpoint: Some(checkpoint("s", 9)),
+        marks: Vec::new(),
+        more: false,
     };
     bus.publish(empty).await.unwrap();
     loop {

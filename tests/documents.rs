@@ -121,11 +121,13 @@ fn written() -> BTreeMap<&'static str, BTreeSet<String>> {
         subject: None,
         at_ms: 0,
         tx: Some("x".into()),
+        xid: Some(1),
         body: Body::Change {
             checkpoint: "s:1.0".parse().unwrap(),
             data: ChangeData {
                 key: key(),
                 old_key: key(),
+                unchanged: vec!["c".into()],
                 too_large: true,
                 ..ChangeData::whole(Op::Update)
             },
@@ -133,7 +135,7 @@ fn written() -> BTreeMap<&'static str, BTreeSet<String>> {
     };
     let delivery = Delivery {
         position: cursor.clone(),
-        event: change,
+        event: Some(change),
     };
     let mut failure = Failure::param("x").to(rid.cloned());
     failure.retry_after_ms = Some(1);

@@ -120,6 +120,8 @@ proptest! {
                 prop_assert!(json.is_number(), "{}", text);
                 prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), real.to_bits());
             }
+            Value::Boolean(truth) => prop_assert_eq!(json, Json::from(*truth)),
+            Value::Json(given) => prop_assert_eq!(text, given.to_string()),
             Value::Real(real) => {
                 let back: f64 = json.as_str().unwrap().parse().unwrap();
                 prop_assert!(back == *real || (back.is_nan() && real.is_nan()));
@@ -302,6 +304,7 @@ proptest! {
             subject: Some(text),
             at_ms,
             tx: Some("s.1".into()),
+            xid: None,
             body: Body::Change {
                 checkpoint,
                 data: ChangeData { key: raw(), old_key: raw(), row: raw(), too_large, ..ChangeData::whole(Op::Update) },
@@ -310,7 +313,7 @@ proptest! {
         let stored = event.to_json();
         let read = Event::from_json(&stored, true).unwrap();
         prop_assert_eq!(read.to_json(), stored);
-        let delivery = Delivery { position: position.clone(), event: read };
+        let delivery = Delivery { position: position.clone(), event: Some(read) };
         let frame: Json = serde_json::from_str(&protocol::event(&delivery).unwrap()).unwrap();
         prop_assert_eq!(&frame["key"], &object);
         prop_assert_eq!(&frame["data"], &object);
@@ -324,10 +327,10 @@ proptest! {
         let data = encode(&value);
         let text = format!(r#"{{"type":"t","id":{},"data":{data}}}"#, json!(id));
         let event = Event::from_application(&text, String::new(), 5).unwrap();
-        let batch = Batch { events: vec![event], checkpoint: None };
+        let batch = Batch { events: vec![event], checkpoint: None, more: false, marks: Vec::new() };
         let read = Event::from_json(&batch.events[0].to_json(), false).unwrap();
         prop_assert_eq!(&read.id, &id);
-        let delivery = Delivery { position: "e:1".parse().unwrap(), event: read };
+        let delivery = Delivery { position: "e:1".parse().unwrap(), event: Some(read) };
         let frame = protocol::event(&delivery).unwrap();
         prop_assert!(frame.contains(&format!("\"op\":\"event\",\"data\":{data},")), "{}", frame);
     }

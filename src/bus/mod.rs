@@ -49,6 +49,9 @@ pub enum PublishError {
         /// Its size.
         bytes: usize,
     },
+    /// Another producer has taken over. Nothing was stored; stop, or stand by.
+    #[error("another producer has taken over")]
+    Fenced,
     /// The outcome is unknown. Retry with the same batch.
     #[error("the bus cannot store: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -78,8 +81,21 @@ pub enum ReadError {
 /// does an application's event whose id was stored within the duplicate window (2 minutes).
 /// *Durability*: what [`Bus::publish`] returned for survives the process and the machine.
 /// *Epoch*: a batch whose checkpoint names another `source` begins a new epoch.
+/// *Parts*: of batches with [`Batch::more`] readers see nothing until the one that ends the
+/// transaction is stored; then all of it, contiguous among changes. A new epoch abandons an open part.
 pub trait Bus: Clone + Send + Sync + 'static {
-    /// Stores a batch, all of it or nothing, and waits until it is durable.
+    /// Claims the bus for this change producer, and returns how far the source has been read into
+    /// it. From then on a batch with a checkpoint from whoever claimed it before is refused with
+    /// [`PublishError::Fenced`]. Events of applications need no claim.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`]: try again.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: claim again.
+    fn claim(&self) -> impl Future<Output = Result<Option<Checkpoint>, PublishError>> + Send;
+
+    /// Stores a batch, all of it or nothing, and waits until it is durable; then answers its marks.
     ///
     /// # Errors
     /// See [`PublishError`]; after `Unavailable` retry the same batch, which cannot store it twice.

@@ -16,7 +16,7 @@ pub use publish::{Publisher, serve as serve_publisher};
 
 use crate::{
     bus::{Bus, Chunk, ReadError},
-    event::{Body, Delivery, Op},
+    event::{Body, Delivery, Event, Op},
     metrics::{Health, Metrics, Part},
     position::Position,
     protocol,
@@ -86,10 +86,11 @@ impl Fanout {
             self.restart(before);
         }
         for delivery in &chunk.deliveries {
-            if let Body::Change { data, .. } = &delivery.event.body
+            if let Some(event) = &delivery.event
+                && let Body::Change { data, .. } = &event.body
                 && data.op == Op::Touch
             {
-                self.pages.touch(&delivery.event.topic);
+                self.pages.touch(&event.topic);
             }
         }
         if let Some(last) = chunk.deliveries.last() {
@@ -119,10 +120,11 @@ impl Fanout {
 
 /// A delivery as a frame of the ring.
 fn frame(delivery: &Delivery) -> Frame {
+    let event = delivery.event.as_ref();
     Frame {
-        topic: delivery.event.topic.clone(),
+        topic: event.map_or_else(|| "".into(), |event| event.topic.clone()),
         position: delivery.position.clone(),
         text: protocol::event(delivery).map(Bytes::from),
-        kind: FrameKind::Event(delivery.event.checkpoint().cloned()),
+        kind: FrameKind::Event(event.and_then(Event::checkpoint).cloned()),
     }
 }

@@ -33,7 +33,7 @@ pub fn serve(bus: impl Bus, metrics: Metrics) -> Publisher {
             tokio::spawn(async move {
                 let batch = Batch {
                     events: vec![ask.event],
-                    checkpoint: None,
+                    ..Batch::default()
                 };
                 let stored = match bus.publish(batch).await {
                     Ok(published) => {
@@ -41,7 +41,9 @@ pub fn serve(bus: impl Bus, metrics: Metrics) -> Publisher {
                         Ok(published.position)
                     }
                     Err(PublishError::TooLarge { .. }) => Err(ErrorCode::PayloadTooLarge),
-                    Err(PublishError::Unavailable(_)) => Err(ErrorCode::BusUnavailable),
+                    Err(PublishError::Unavailable(_) | PublishError::Fenced) => {
+                        Err(ErrorCode::BusUnavailable)
+                    }
                 };
                 // The publisher may have gone; what it sent is stored all the same.
                 let _ = ask.reply.send(stored);

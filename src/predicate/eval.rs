@@ -121,6 +121,8 @@ fn class(value: &Value) -> u8 {
         Value::Integer(_) | Value::Real(_) => 1,
         Value::Text(_) => 2,
         Value::Blob(_) => 3,
+        // Not among SQLite's.
+        Value::Boolean(_) | Value::Json(_) => 4,
     }
 }
 

@@ -239,6 +239,8 @@ impl fmt::Display for Sql<'_> {
             Value::Real(real) => write!(f, "{real:?}"),
             Value::Text(text) => write!(f, "'{}'", text.replace('\'', "''")),
             Value::Blob(bytes) => write!(f, "X'{}'", &hex(bytes)[2..]),
+            Value::Boolean(truth) => write!(f, "{truth}"),
+            Value::Json(text) => write!(f, "'{}'", text.replace('\'', "''")),
         }
     }
 }

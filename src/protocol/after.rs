@@ -144,6 +144,8 @@ fn write_exact(value: &Value) -> Json {
         Value::Real(real) => json!({ "r": real.to_bits() }),
         Value::Text(text) => text.as_str().into(),
         Value::Blob(bytes) => json!({ "x": row::hex(bytes) }),
+        Value::Boolean(truth) => (*truth).into(),
+        Value::Json(text) => json!({ "j": text }),
     }
 }
 
@@ -151,6 +153,9 @@ fn read_exact(value: &Json) -> Option<Value> {
     match value {
         Json::Object(members) => match members.get("x") {
             Some(bytes) => row::unhex(bytes.as_str()?).map(Value::Blob),
+            None if members.contains_key("j") => {
+                Some(Value::Json(members.get("j")?.as_str()?.into()))
+            }
             None => Some(Value::Real(f64::from_bits(members.get("r")?.as_u64()?))),
         },
         other => scalar(other),

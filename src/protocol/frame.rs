@@ -48,9 +48,10 @@ impl ResetReason {
     }
 }
 
-/// An event as clients see it; `None` for one that only gateways need ([`Op::Touch`]).
+/// An event as clients see it; `None` for one that only gateways need ([`Op::Touch`]), and for
+/// an offset without one.
 pub fn event(delivery: &Delivery) -> Option<String> {
-    let event = &delivery.event;
+    let event = delivery.event.as_ref()?;
     let mut out = open_object(&event.topic);
     match &event.body {
         Body::Change { data, .. } if data.op == Op::Touch => return None,
@@ -63,11 +64,14 @@ pub fn event(delivery: &Delivery) -> Option<String> {
                 member(&mut out, "old_key", key);
             }
             member(&mut out, "data", &data.row);
+            if !data.unchanged.is_empty() {
+                member(&mut out, "unchanged", &data.unchanged);
+            }
             if data.too_large {
                 member(&mut out, "too_large", &true);
             }
         }
-        Body::Application(data) => {
+        Body::Application(data) | Body::Emitted { data, .. } => {
             member(&mut out, "op", "event");
             member(&mut out, "data", data);
         }

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use serde_json::value::RawValue;
 
 use crate::{
-    event::{Body, Change, ChangeData, Event, MAX_EVENT_BYTES, Op, What},
+    event::{Body, Change, ChangeData, EMITTED, Event, MAX_EVENT_BYTES, Op, What},
     position::Checkpoint,
     predicate::{self, Predicate},
     row::{self, Row, Value},
@@ -67,6 +67,10 @@ impl Translator {
         let mut events = Vec::with_capacity(changes.len());
         let mut touched: Vec<(Arc<Topic>, usize)> = Vec::new();
         for (index, change) in changes.iter().enumerate() {
+            if let What::Message { topic, data } = &change.what {
+                events.extend(self.emitted(topic, data, change).map(|e| (index, e)));
+                continue;
+            }
             for topic in topics.iter() {
                 let Some(view) = topic
                     .view
@@ -100,6 +104,8 @@ impl Translator {
             What::Reload => {
                 return Some(self.event(topic, change, ChangeData::whole(Op::Reload), None));
             }
+            // Not of a table: told in `emitted`.
+            What::Message { .. } => return None,
             What::Truncate => {
                 return Some(self.event(topic, change, ChangeData::whole(Op::Truncate), None));
             }
@@ -124,15 +130,21 @@ impl Translator {
                 old_key,
                 entered,
             } => {
-                let (row, too_large) = shown(view, row);
+                let (json, too_large) = shown(view, row);
                 ChangeData {
                     op: if entered { Op::Insert } else { Op::Update },
                     key: Some(object(&view.key, &key)),
                     old_key: old_key.map(|old| object(&view.key, &old)),
-                    row,
+                    row: json,
+                    unchanged: unchanged(view, shape, row),
                     too_large,
+                    ..ChangeData::whole(Op::Update)
                 }
             }
+        };
+        let data = ChangeData {
+            old: old.as_ref().and_then(|old| whole(shape, old)),
+            ..data
         };
         let data = within_limits(data);
         let subject = data.key.as_ref().map(|key| key.get().to_owned());
@@ -219,23 +231,54 @@ impl Translator {
         let checkpoint: Checkpoint = change.checkpoint.clone();
         Event {
             id: format!("{checkpoint}/{}", topic.name),
-            source: format!("{}/{}", self.origin, change.table),
+            source: format!("{}/{}", self.origin, change.table.replace('.', "/")),
             topic: topic.name.clone(),
             subject,
             at_ms: change.at_ms,
             tx: change.tx.clone(),
+            xid: change.xid,
             body: Body::Change { checkpoint, data },
         }
     }
+
+    /// An event that an application emitted in its transaction. One that names no topic of ours,
+    /// or is too large for the bus, is told in the log: its transaction has long been committed.
+    fn emitted(&self, topic: &str, data: &RawValue, change: &Change) -> Option<Event> {
+        let Some(topic) = self.topics.get(topic) else {
+            tracing::warn!(topic, "an event emitted in the database names no topic");
+            return None;
+        };
+        if data.get().len() > MAX_EVENT_BYTES - ENVELOPE_BYTES {
+            tracing::warn!(topic = %topic.name, bytes = data.get().len(), "an event emitted in the database is too large");
+            return None;
+        }
+        let checkpoint = change.checkpoint.clone();
+        Some(Event {
+            id: format!("{checkpoint}/{}", topic.name),
+            source: format!("{}{EMITTED}", self.origin),
+            topic: topic.name.clone(),
+            subject: None,
+            at_ms: change.at_ms,
+            tx: change.tx.clone(),
+            xid: change.xid,
+            body: Body::Emitted {
+                checkpoint,
+                data: data.to_owned(),
+            },
+        })
+    }
 }
 
-/// The same change, so that its event fits the bus: without the row where row and keys together
-/// do not, and as a reload where not even the keys do.
+/// The same change, so that its event fits the bus: without the old row, then without the row
+/// where they do not, and as a reload where not even the keys do.
 fn within_limits(mut data: ChangeData) -> ChangeData {
     let length = |json: &Option<Box<RawValue>>| json.as_ref().map_or(0, |json| json.get().len());
     let keys = length(&data.key) + length(&data.old_key);
     if keys > MAX_EVENT_BYTES - ENVELOPE_BYTES {
         return ChangeData::whole(Op::Reload);
+    }
+    if keys + length(&data.row) + length(&data.old) > MAX_EVENT_BYTES - ENVELOPE_BYTES {
+        data.old = None;
     }
     if keys + length(&data.row) > MAX_EVENT_BYTES - ENVELOPE_BYTES {
         data.row = None;
@@ -260,6 +303,29 @@ fn shown(view: &View, row: &Row) -> (Option<Box<RawValue>>, bool) {
         true => (Some(json(out)), false),
         false => (None, true),
     }
+}
+
+/// The whole row, where the image holds every column of the table.
+fn whole(shape: &Table, row: &Row) -> Option<Box<RawValue>> {
+    let known = shape
+        .columns
+        .iter()
+        .all(|column| row.get(&column.name).is_some());
+    // SQLite's old images are keys, and a table that is all key needs no second copy of it.
+    (known && shape.columns.len() > shape.primary_key.len()).then(|| {
+        let mut out = Vec::new();
+        row::write_object(&mut out, row.iter());
+        json(out)
+    })
+}
+
+/// The columns shown whose value the database did not send.
+fn unchanged(view: &View, shape: &Table, row: &Row) -> Vec<String> {
+    let names = shape.columns.iter().map(|column| &*column.name);
+    names
+        .filter(|name| view.shows(name) && row.get(name).is_none())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn object(names: &[String], values: &[Value]) -> Box<RawValue> {

@@ -112,6 +112,8 @@ impl ToSql for Value {
             Self::Real(real) => ValueRef::Real(*real),
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
             Self::Blob(bytes) => ValueRef::Blob(bytes),
+            Self::Boolean(truth) => ValueRef::Integer((*truth).into()),
+            Self::Json(text) => ValueRef::Text(text.as_bytes()),
         }))
     }
 }

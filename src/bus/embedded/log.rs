@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::super::{Chunk, Head, PublishError, Published, ReadError};
 use crate::{
     clock::now_ms,
-    event::{Batch, Body, Delivery, Event, MAX_EVENT_BYTES},
+    event::{Batch, Delivery, Event, MAX_EVENT_BYTES},
     position::{Checkpoint, Epoch, Position},
 };
 
@@ -225,7 +225,7 @@ fn append(tx: &Transaction<'_>, batch: &Batch, now: i64) -> Result<Published, Ap
     let mut last = head.position.offset;
     let mut position = head.position.clone();
     for (event, body) in batch.events.iter().zip(&bodies) {
-        let change = matches!(event.body, Body::Change { .. });
+        let change = event.checkpoint().is_some();
         if !change && let Some(offset) = repeated(tx, event, now)? {
             position = head.position.at(offset);
             continue;
@@ -319,7 +319,7 @@ fn range(
             let event = Event::from_json(row.get_ref(2)?.as_str()?, change)?;
             deliveries.push(Delivery {
                 position: after.at(offset.unsigned_abs()),
-                event,
+                event: Some(event),
             });
         }
         Ok(deliveries)

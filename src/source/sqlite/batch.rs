@@ -365,6 +365,7 @@ impl Collapse<'_> {
             },
             tx: None,
             at_ms: self.at_ms,
+            xid: None,
         });
     }
 }
@@ -377,6 +378,8 @@ fn encode(value: &Value) -> Vec<u8> {
         Value::Real(real) => (2, &real.to_bits().to_be_bytes()),
         Value::Text(text) => (3, text.as_bytes()),
         Value::Blob(bytes) => (4, bytes),
+        Value::Boolean(truth) => (5, if *truth { &[1] } else { &[0] }),
+        Value::Json(text) => (6, text.as_bytes()),
     };
     let mut out = vec![tag];
     out.extend_from_slice(&bytes.len().to_be_bytes());

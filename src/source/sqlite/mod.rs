@@ -91,6 +91,11 @@ impl Waker {
 }
 
 impl Source for SqliteSource {
+    async fn begin(&mut self) -> Result<(), SourceError> {
+        // The bus file's lock keeps a second process out, and the thread opens the file itself.
+        Ok(())
+    }
+
     async fn next_batch(&mut self) -> Result<Transactions, SourceError> {
         let batches = self.batches.as_mut().ok_or(SourceError::Stopped)?;
         batches.recv().await.unwrap_or(Err(SourceError::Stopped))

@@ -330,6 +330,8 @@ impl Tail {
         self.last.high = head;
         self.last.low = self.evidence(open, head)?.map_or(0, Evidence::pack);
         Ok(Transactions {
+            marks: Vec::new(),
+            more: false,
             changes,
             checkpoint: self.last.clone(),
         })
