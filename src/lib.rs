@@ -21,6 +21,7 @@ pub mod relay;
 // floor 1: the rooms
 pub mod bus;
 pub mod groups;
+pub mod postgres;
 pub mod ring;
 pub mod source;
 pub mod sqlite;

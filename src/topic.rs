@@ -1,9 +1,13 @@
 //! Topics: the declared kinds of data, and the tables that they are views of.
 //! A topic's wire `type` is spelled in the configuration and nowhere else.
 
+mod kind;
+
 use std::{collections::HashMap, sync::Arc};
 
 use serde::Deserialize;
+
+pub use kind::Kind;
 
 /// Rows of a page when a request names no size.
 pub const DEFAULT_PAGE_SIZE: u32 = 50;
@@ -99,6 +103,8 @@ pub enum Collation {
     NoCase,
     /// As `Binary`, trailing spaces ignored.
     RTrim,
+    /// Equal only byte by byte, but ordered by the rules of a language. PostgreSQL only.
+    Locale,
     /// Defined by some program: Rust cannot follow it.
     Other,
 }
@@ -110,8 +116,10 @@ pub struct Column {
     pub name: Arc<str>,
     /// The declared type, possibly empty.
     pub declared: String,
-    /// What that type means for comparisons.
+    /// What that type means for comparisons in SQLite; [`Affinity::Blob`] elsewhere.
     pub affinity: Affinity,
+    /// What a PostgreSQL column holds; `None` in SQLite, where any column holds anything.
+    pub kind: Option<Kind>,
     /// How texts compare.
     pub collation: Collation,
     /// Declared NOT NULL.

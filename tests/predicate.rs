@@ -286,6 +286,7 @@ impl Bench {
             columns: columns
                 .iter()
                 .map(|(name, (declared, collation))| Column {
+                    kind: None,
                     name: Arc::from(**name),
                     declared: TYPES[*declared].0.into(),
                     affinity: TYPES[*declared].1,

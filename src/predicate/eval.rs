@@ -144,8 +144,8 @@ fn collate(a: &[u8], b: &[u8], collation: Collation) -> Ordering {
     match collation {
         Collation::NoCase => collate_nocase(a, b),
         Collation::RTrim => trim(a).cmp(trim(b)),
-        // `Other` never gets here: the parser refuses to compare such columns.
-        Collation::Binary | Collation::Other => a.cmp(b),
+        // The parser refuses what these two cannot tell.
+        Collation::Binary | Collation::Locale | Collation::Other => a.cmp(b),
     }
 }
 

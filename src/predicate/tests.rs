@@ -3,6 +3,7 @@ use crate::topic::{Affinity, Column, Table};
 
 fn patients() -> Table {
     let column = |name: &str, affinity, collation| Column {
+        kind: None,
         name: name.into(),
         declared: String::new(),
         affinity,

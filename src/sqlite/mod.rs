@@ -174,6 +174,7 @@ fn columns(
         }
         columns.push(Column {
             affinity: affinity(&declared, strict),
+            kind: None,
             collation: collation(conn, table, &name)?,
             not_null: row.get(2)?,
             name: Arc::from(name),
