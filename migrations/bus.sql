@@ -6,6 +6,13 @@ CREATE TABLE IF NOT EXISTS event (
     at_ms INTEGER NOT NULL,                 -- when it was stored
     body TEXT NOT NULL                      -- CloudEvents JSON
 );
+-- Parts of a transaction whose last part is missing; they get their offsets with it.
+CREATE TABLE IF NOT EXISTS part (
+    n INTEGER PRIMARY KEY,                  -- from 1, without holes
+    id TEXT NOT NULL,
+    change INTEGER NOT NULL,
+    body TEXT NOT NULL
+);
 -- Ids of applications' events, within the duplicate window.
 CREATE TABLE IF NOT EXISTS recent (
     id TEXT PRIMARY KEY,
@@ -13,6 +20,6 @@ CREATE TABLE IF NOT EXISTS recent (
     at_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS fact (
-    name TEXT PRIMARY KEY,                  -- epoch, last, bytes, checkpoint
+    name TEXT PRIMARY KEY,                  -- epoch, last, bytes, checkpoint; open: how far parts reach
     value NOT NULL
 ) WITHOUT ROWID;

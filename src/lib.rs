@@ -11,6 +11,7 @@ pub mod telemetry;
 
 // floor 3: the edge
 pub mod http;
+pub mod nats_service;
 pub mod session;
 
 // floor 2: the loops

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
 use prometheus_client::{
@@ -26,8 +26,16 @@ pub struct Metrics {
     pub changes_read: Counter,
     /// Events that the bus stored for this process, changes and applications' together.
     pub events_published: Counter,
+    /// Messages on the bus that are no event.
+    pub dead_letters: Counter,
     /// Frames that fanout appended to the ring.
     pub frames_ringed: Counter,
+    /// Seconds from the commit of the last event in the ring to its coming there.
+    pub event_lag: Gauge<f64, AtomicU64>,
+    /// Seconds from the last commit published by this process to its being stored.
+    pub publish_lag: Gauge<f64, AtomicU64>,
+    /// Bytes of WAL that the database keeps for this producer.
+    pub retained_bytes: Gauge,
     /// Frames written to sockets: events, pages and replays.
     pub pushes_sent: Counter,
     /// Pages of page topics read from the database.
@@ -52,7 +60,19 @@ impl Default for Metrics {
         Self {
             changes_read: new(r, "changes_read", "Row changes read from the source"),
             events_published: new(r, "events_published", "Events stored on the bus"),
+            dead_letters: new(r, "dead_letters", "Messages on the bus that are no event"),
             frames_ringed: new(r, "frames_ringed", "Frames encoded into the ring"),
+            event_lag: new(
+                r,
+                "event_lag_seconds",
+                "From commit to the ring, last event",
+            ),
+            publish_lag: new(
+                r,
+                "publish_lag_seconds",
+                "From commit to the bus, last event",
+            ),
+            retained_bytes: new(r, "retained_wal_bytes", "WAL kept by the database for us"),
             pushes_sent: new(r, "pushes_sent", "Frames written to sockets"),
             pages_read: new(r, "pages_read", "Pages read for page topics"),
             sessions: new(r, "sessions", "Open sockets"),
@@ -153,6 +173,12 @@ impl Health {
         if self.set(part, Some(reason.clone())) {
             tracing::warn!(%part, error = %reason, "down");
         }
+    }
+
+    /// Whether a part is down.
+    pub fn is_down(&self, part: Part) -> bool {
+        let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.get(&part).is_some_and(Option::is_some)
     }
 
     /// What is missing, by part; nothing when all is well.

@@ -8,7 +8,9 @@ use crate::config::{Log, LogFormat};
 
 /// Starts logging as configured. Call it once.
 pub fn start(log: &Log) {
-    let filter = EnvFilter::new(&log.level);
+    // The libraries tell every reconnection in their own words; ours are said once.
+    let quiet = "async_nats=off,pgwire_replication=off";
+    let filter = EnvFilter::new(format!("{quiet},{}", log.level));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -1,13 +1,16 @@
 //! Topics: the declared kinds of data, and the tables that they are views of.
 //! A topic's wire `type` is spelled in the configuration and nowhere else.
 
+mod fingerprint;
 mod kind;
+mod nearest;
 
 use std::{collections::HashMap, sync::Arc};
 
 use serde::Deserialize;
 
 pub use kind::Kind;
+pub use nearest::nearest;
 
 /// Rows of a page when a request names no size.
 pub const DEFAULT_PAGE_SIZE: u32 = 50;
@@ -437,19 +440,4 @@ impl Topics {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Topic>> {
         self.list.iter()
     }
-}
-
-/// The candidate that a misspelled name was most likely meant to be, if any is near.
-pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let name = name.to_lowercase();
-    candidates
-        .map(|candidate| {
-            (
-                strsim::jaro_winkler(&name, &candidate.to_lowercase()),
-                candidate,
-            )
-        })
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
 }

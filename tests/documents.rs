@@ -237,7 +237,7 @@ fn every_event_of_the_bus_is_read() {
 fn codes() -> Vec<ErrorCode> {
     use ErrorCode::{
         BadJson, BadParam, BusUnavailable, DbUnavailable, Forbidden, Internal, MethodNotAllowed,
-        NotFound, PayloadTooLarge, QueryTimeout, TooManyRequests, UnknownType,
+        NotFound, PayloadTooLarge, QueryTimeout, Starting, TooManyRequests, UnknownType,
         UnsupportedMediaType, UpgradeRequired,
     };
     let all = vec![
@@ -252,6 +252,7 @@ fn codes() -> Vec<ErrorCode> {
         PayloadTooLarge,
         QueryTimeout,
         TooManyRequests,
+        Starting,
         UnknownType,
         UnsupportedMediaType,
         UpgradeRequired,
@@ -334,7 +335,9 @@ fn settings() -> BTreeSet<String> {
 #[test]
 fn every_setting_is_explained_and_nothing_that_is_none() {
     let text = read("docs/operations.md");
-    let sections = ["server", "database", "bus", "auth", "log", "topics"];
+    let sections = [
+        "server", "database", "bus", "produce", "auth", "log", "topics",
+    ];
     let explained: BTreeSet<String> = text
         .lines()
         .filter(|line| line.starts_with("| `"))

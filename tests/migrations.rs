@@ -1,12 +1,12 @@
 //! Migrations, by hand and by Django: nothing foreign fails, the topic is told to reload, and
 //! capture goes on.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value as Json, json};
 
 use crate::support::{
-    Follower, Options, Server,
+    Follower, Options, Project, Server,
     follower::{BEAT, brief, serve, topics},
     sqlite3,
 };
@@ -206,25 +206,6 @@ async fn vacuum_and_a_restored_dump_change_nothing() {
     assert_eq!(event["data"]["age"], 3);
 }
 
-/// A Python that has Django: the one that is named, or `python3`.
-fn django() -> PathBuf {
-    let cached = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.cache/venv/bin/python");
-    let named = std::env::var_os("ROWCAST_TEST_PYTHON").map(PathBuf::from);
-    let candidates = named
-        .into_iter()
-        .chain([PathBuf::from(cached), PathBuf::from("python3")]);
-    for python in candidates {
-        let found = Command::new(&python).args(["-c", "import django"]).output();
-        if found.is_ok_and(|output| output.status.success()) {
-            return python;
-        }
-    }
-    panic!(
-        "this test needs Django: python3 -m venv tests/.cache/venv && \
-         tests/.cache/venv/bin/pip install 'Django>=4.2,<6'"
-    );
-}
-
 const MODELS: [&str; 6] = [
     "
 class Ward(models.Model):
@@ -305,66 +286,44 @@ DEFAULT_AUTO_FIELD = 'django.db.models.BigAutoField'
 USE_TZ = True
 ";
 
-/// A Django project in the gateway's folder.
-struct Project {
-    python: PathBuf,
-    folder: PathBuf,
-}
-
-impl Project {
-    fn create(python: PathBuf, folder: PathBuf) -> Self {
-        let app = folder.join("home");
-        fs::create_dir_all(app.join("migrations")).unwrap();
-        fs::write(app.join("__init__.py"), "").unwrap();
-        fs::write(app.join("migrations/__init__.py"), "").unwrap();
-        fs::write(folder.join("settings.py"), SETTINGS).unwrap();
-        let manage = "import os, sys
+/// Makes a Django project in the gateway's folder.
+fn create(folder: &Path) -> Project {
+    let app = folder.join("home");
+    fs::create_dir_all(app.join("migrations")).unwrap();
+    fs::write(app.join("__init__.py"), "").unwrap();
+    fs::write(app.join("migrations/__init__.py"), "").unwrap();
+    fs::write(folder.join("settings.py"), SETTINGS).unwrap();
+    let manage = "import os, sys
 os.environ['DJANGO_SETTINGS_MODULE'] = 'settings'
 from django.core.management import execute_from_command_line
 execute_from_command_line(sys.argv)
 ";
-        fs::write(folder.join("manage.py"), manage).unwrap();
-        Self { python, folder }
-    }
+    fs::write(folder.join("manage.py"), manage).unwrap();
+    Project::inside(folder)
+}
 
-    /// Runs `manage.py`, which must not fail.
-    fn manage(&self, arguments: &[&str]) -> String {
-        let output = Command::new(&self.python)
-            .current_dir(&self.folder)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .arg("manage.py")
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "manage.py {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
+/// Runs a program with the models at hand.
+fn shell(project: &Project, program: &str) {
+    project.shell(&format!("from home.models import *\n{program}"));
+}
 
-    /// Runs a program with the models at hand.
-    fn shell(&self, program: &str) {
-        let program = format!("from home.models import *\n{program}");
-        self.manage(&["shell", "-c", &program]);
-    }
-
-    fn models(&self, models: &str) {
-        let text = format!("from django.db import models\n{models}");
-        fs::write(self.folder.join("home/models.py"), text).unwrap();
-    }
+/// Writes the models anew.
+fn set(project: &Project, models: &str) {
+    let text = format!("from django.db import models\n{models}");
+    fs::write(project.folder.join("home/models.py"), text).unwrap();
 }
 
 #[tokio::test]
 async fn a_real_django_project_migrates_and_writes_under_capture() {
     let folder = tempfile::tempdir().unwrap();
-    let project = Project::create(django(), folder.path().to_owned());
-    project.models(MODELS[0]);
+    let project = create(folder.path());
+    set(&project, MODELS[0]);
     project.manage(&["makemigrations", "home", "-n", "m0"]);
     project.manage(&["migrate"]);
-    project
-        .shell("Ward.objects.create(name='3'); [Resident.objects.create(name=n) for n in 'abc']");
+    shell(
+        &project,
+        "Ward.objects.create(name='3'); [Resident.objects.create(name=n) for n in 'abc']",
+    );
     let init = Command::new(crate::support::server::BINARY)
         .current_dir(folder.path())
         .args(["init", "--database", "sqlite:rowcast.db"])
@@ -380,7 +339,7 @@ async fn a_real_django_project_migrates_and_writes_under_capture() {
     assert_eq!(answer["data"].as_array().unwrap().len(), 3, "{answer}");
 
     for (n, models) in MODELS.iter().enumerate().skip(1) {
-        project.models(models);
+        set(&project, models);
         // Which field was renamed cannot be asked without a terminal.
         let name = format!("m{n}");
         match n {
@@ -391,22 +350,26 @@ async fn a_real_django_project_migrates_and_writes_under_capture() {
         let reload = |frame: &Json| frame["type"] == topic && frame["op"] == "reload";
         socket.next_where("a reload", reload).await;
         let name = format!("new {n}");
-        project.shell(&format!("Resident.objects.create(name='{name}')"));
+        shell(&project, &format!("Resident.objects.create(name='{name}')"));
         let created = socket
             .next_where("the new row", |frame| frame["data"]["name"] == *name)
             .await;
         assert_eq!(created["op"], "insert");
-        project.shell(&format!(
-            "Resident.objects.filter(name='{name}').update(name='{name}!')"
-        ));
+        shell(
+            &project,
+            &format!("Resident.objects.filter(name='{name}').update(name='{name}!')"),
+        );
         let changed = format!("{name}!");
         let updated = socket
             .next_where("the updated row", |frame| frame["data"]["name"] == *changed)
             .await;
         assert_eq!(updated["op"], "update");
-        project.shell(&format!(
-            "Resident.objects.get(name='{changed}').delete(); Resident.objects.bulk_create([Resident(name='x{n}'), Resident(name='y{n}')])"
-        ));
+        shell(
+            &project,
+            &format!(
+                "Resident.objects.get(name='{changed}').delete(); Resident.objects.bulk_create([Resident(name='x{n}'), Resident(name='y{n}')])"
+            ),
+        );
         socket
             .next_where("the deletion", |frame| {
                 frame["op"] == "delete" && frame["key"] == created["key"]

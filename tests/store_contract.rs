@@ -4,7 +4,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -13,6 +13,7 @@ use std::{
 use rowcast::{
     event::What,
     position::Checkpoint,
+    postgres::Address,
     protocol::{After, Page, Params, Request, Select},
     row::Value,
     source::{
@@ -21,25 +22,29 @@ use rowcast::{
     },
     store::{
         Snapshot, Store, StoreError,
+        postgres::{PostgresStore, PostgresStoreConfig},
         sqlite::{SqliteStore, SqliteStoreConfig},
     },
     topic::{Topic, TopicSpec, Topics},
 };
 use serde_json::{Value as Json, json};
 
-use crate::support::in_time;
+use crate::support::{
+    in_time,
+    postgres::{Database, database},
+};
 
 /// A database with the table `item(id INTEGER PRIMARY KEY, name TEXT, n INTEGER)`.
 trait Home: Send + Sync + 'static {
     type Store: Store;
-    type Source: Source;
+
+    /// A timeout that a look at one row keeps easily, connecting included, and a look at 300,000
+    /// large ones does not.
+    const SHORT: Duration;
 
     fn new() -> Self;
 
     fn store(&self, timeout: Duration) -> Self::Store;
-
-    /// The source of the same database, started at the present.
-    fn source(&self) -> Self::Source;
 
     /// One transaction of another program.
     fn commit(&self, sql: &str);
@@ -52,6 +57,15 @@ trait Home: Send + Sync + 'static {
 
     /// Replaces the database by an empty one with the same table.
     fn replace(&self);
+}
+
+/// A database whose snapshots tell by a checkpoint what they saw. PostgreSQL's do not: there it is
+/// the transactions that a snapshot sees, not the log up to some place.
+trait Captured: Home {
+    type Source: Source;
+
+    /// The source of the same database, started at the present.
+    fn source(&self) -> Self::Source;
 }
 
 const PATIENT: Duration = Duration::from_secs(20);
@@ -250,7 +264,7 @@ async fn every_snapshot_is_one_consistent_read<H: Home>() {
     writing.await.unwrap();
 }
 
-async fn a_snapshot_saw_what_the_source_reports_up_to_its_horizon_and_nothing_after<H: Home>() {
+async fn a_snapshot_saw_what_the_source_reports_up_to_its_horizon_and_nothing_after<H: Captured>() {
     let home = Arc::new(H::new());
     let (store, topic) = (
         home.store(PATIENT),
@@ -298,7 +312,7 @@ async fn a_read_is_stopped_after_its_timeout<H: Home>() {
     home.commit(
         "INSERT INTO item SELECT value, hex(randomblob(30)), 1 FROM generate_series(1, 300000)",
     );
-    let store = home.store(Duration::from_millis(10));
+    let store = home.store(H::SHORT);
     let topic = home.topic(json!({}));
     let slow = r#"{"params":{"filter":{"name":{"like":"%no such text%"}},"order":"name"}}"#;
     let start = Instant::now();
@@ -318,7 +332,7 @@ async fn waiting_for_a_turn_counts_as_well<H: Home>() {
     home.commit(
         "INSERT INTO item SELECT value, hex(randomblob(30)), 1 FROM generate_series(1, 300000)",
     );
-    let store = home.store(Duration::from_millis(50));
+    let store = home.store(H::SHORT);
     let topic = home.topic(json!({}));
     let slow = r#"{"params":{"filter":{"name":{"like":"%no such text%"}},"order":"name"}}"#;
     let start = Instant::now();
@@ -392,16 +406,15 @@ async fn a_replaced_database_is_read_and_not_the_one_that_is_gone<H: Home>() {
 }
 
 macro_rules! contract {
-    ($backend:ident, $home:ty) => {
+    ($backend:ident, $home:ty $(, $more:ident)*) => {
         mod $backend {
             use super::*;
-            contract!($home:
+            contract!($home: $($more)*
                 a_query_returns_the_rows_asked_for_in_the_order_asked_for
                 a_page_knows_its_place_in_the_list
                 the_view_and_nothing_else_is_shown
                 what_does_not_fit_the_topic_is_the_askers_to_mend
                 every_snapshot_is_one_consistent_read
-                a_snapshot_saw_what_the_source_reports_up_to_its_horizon_and_nothing_after
                 a_read_is_stopped_after_its_timeout
                 waiting_for_a_turn_counts_as_well
                 a_dropped_query_leaves_room_for_the_next
@@ -416,13 +429,18 @@ macro_rules! contract {
     };
 }
 
-contract!(sqlite, Sqlite);
+contract!(
+    sqlite,
+    Sqlite,
+    a_snapshot_saw_what_the_source_reports_up_to_its_horizon_and_nothing_after
+);
+contract!(postgres, Postgres);
 
 // === SQLite ===
 
 struct Sqlite {
     folder: tempfile::TempDir,
-    observer: std::sync::Mutex<rusqlite::Connection>,
+    observer: Mutex<rusqlite::Connection>,
 }
 
 impl Sqlite {
@@ -442,13 +460,14 @@ const TABLE: &str = "PRAGMA journal_mode = WAL;
 
 impl Home for Sqlite {
     type Store = SqliteStore;
-    type Source = SqliteSource;
+
+    const SHORT: Duration = Duration::from_millis(10);
 
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let conn = rusqlite::Connection::open(folder.path().join("care.db")).unwrap();
         conn.execute_batch(TABLE).unwrap();
-        let observer = std::sync::Mutex::new(conn);
+        let observer = Mutex::new(conn);
         Self { folder, observer }
     }
 
@@ -458,19 +477,6 @@ impl Home for Sqlite {
             connections: 2,
             timeout,
         })
-    }
-
-    fn source(&self) -> SqliteSource {
-        let topic = self.topic(json!({})).as_ref().clone();
-        let mut source = SqliteSource::new(SqliteSourceConfig {
-            path: self.file(),
-            watched: watched(&Topics::new(vec![topic]).unwrap()),
-            poll_interval: Duration::from_millis(1),
-            changelog_keep: Duration::from_secs(3600),
-            changelog_max_rows: 1_000_000,
-        });
-        source.confirm(None);
-        source
     }
 
     fn commit(&self, sql: &str) {
@@ -508,5 +514,76 @@ impl Home for Sqlite {
             let _ = std::fs::remove_file(format!("{}{suffix}", self.file().display()));
         }
         std::fs::rename(draft, self.file()).unwrap();
+    }
+}
+
+impl Captured for Sqlite {
+    type Source = SqliteSource;
+
+    fn source(&self) -> SqliteSource {
+        let topic = self.topic(json!({})).as_ref().clone();
+        let mut source = SqliteSource::new(SqliteSourceConfig {
+            path: self.file(),
+            watched: watched(&Topics::new(vec![topic]).unwrap()),
+            poll_interval: Duration::from_millis(1),
+            changelog_keep: Duration::from_secs(3600),
+            changelog_max_rows: 1_000_000,
+        });
+        source.confirm(None);
+        source
+    }
+}
+
+// === PostgreSQL ===
+
+struct Postgres(Mutex<Database>);
+
+impl Home for Postgres {
+    type Store = PostgresStore;
+
+    const SHORT: Duration = Duration::from_millis(150);
+
+    fn new() -> Self {
+        let database = database();
+        database.sql("CREATE TABLE item (id integer PRIMARY KEY, name text, n integer)");
+        Self(Mutex::new(database))
+    }
+
+    fn store(&self, timeout: Duration) -> PostgresStore {
+        PostgresStore::new(PostgresStoreConfig {
+            address: Address::parse(&self.0.lock().unwrap().url()).unwrap(),
+            connections: 2,
+            timeout,
+        })
+    }
+
+    fn commit(&self, sql: &str) {
+        let series = sql.replace("hex(randomblob(30))", "repeat(md5(value::text), 15)");
+        let text = match series.split_once("generate_series") {
+            Some((before, series)) => format!("{before}generate_series{series} AS s(value)"),
+            None => series,
+        };
+        self.0.lock().unwrap().sql(&text);
+    }
+
+    fn topic(&self, more: Json) -> Arc<Topic> {
+        let mut spec = json!({ "type": "item", "table": "item" });
+        spec.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let spec: TopicSpec = serde_json::from_value(spec).unwrap();
+        let table = self.0.lock().unwrap().table("item");
+        Arc::new(Topic::resolve(&spec, Some(&table)).unwrap())
+    }
+
+    fn version(&self) -> i64 {
+        let rows = "SELECT ('x' || left(md5(string_agg(concat(xmin, ctid, item), ';')), 15))::bit(60)::bigint
+            FROM item";
+        self.0.lock().unwrap().one(rows).parse().unwrap()
+    }
+
+    fn replace(&self) {
+        self.0.lock().unwrap().recreate();
+        self.commit("CREATE TABLE item (id integer PRIMARY KEY, name text, n integer)");
     }
 }

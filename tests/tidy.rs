@@ -248,9 +248,28 @@ fn the_database_driver_stays_in_its_rooms() {
 }
 
 #[test]
+fn postgresql_and_nats_are_spoken_to_in_one_place_each() {
+    let rooms = ["src/postgres/", "src/source/postgres", "src/store/postgres"];
+    // The log filter names a library to keep it quiet.
+    for driver in [
+        "tokio_postgres::",
+        "deadpool_postgres::",
+        "pgwire_replication::",
+    ] {
+        assert_eq!(elsewhere(driver, &rooms), [""; 0], "{driver}");
+    }
+    let rooms = ["src/bus/jetstream", "src/nats_service.rs"];
+    let code = elsewhere("async_nats::", &rooms);
+    assert_eq!(code, [""; 0]);
+}
+
+#[test]
 fn the_web_framework_stays_at_the_edge() {
     assert_eq!(elsewhere("axum", &["src/http/", "src/session/"]), [""; 0]);
-    assert_eq!(elsewhere("tungstenite", &["src/session/wire.rs"]), [""; 0]);
+    assert_eq!(
+        elsewhere("tungstenite", &["src/session/wire.rs", "src/cli/tail.rs"]),
+        [""; 0]
+    );
 }
 
 #[test]

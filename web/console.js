@@ -98,7 +98,7 @@ function build(topics) {
   byId("tables").append(...built.slice(0, OPEN_TABLES).map(({ panel }) => panel));
   if (built.length > OPEN_TABLES) byId("tables").append(tabs(built.slice(OPEN_TABLES)));
   if (!built.length) notice("info", "notice.no_topics");
-  offerDemo(topics);
+  offerDemo(topics, hint);
 }
 
 // A tab's table is read when it is first looked at, and followed from then on.
@@ -140,9 +140,9 @@ function tabs(hidden) {
 
 // === the demo ===
 
-function offerDemo(topics) {
+function offerDemo(topics, hint) {
   const types = new Set(topics.map(({ type }) => type));
-  byId("demo").hidden = !DEMO_TOPICS.every((type) => types.has(type));
+  byId("demo").hidden = !hint || !DEMO_TOPICS.every((type) => types.has(type));
   trigger(byId("trigger-info"), "/chat/update/info/", "patient");
   trigger(byId("trigger-record"), "/chat/update/record/", "visit");
   byId("demo-copy").addEventListener("click", async ({ currentTarget: button }) => {

@@ -1,24 +1,39 @@
 //! From the configuration's topics to topics that fit the database.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 
 use crate::{
-    config::Config,
+    config::{Config, DatabaseUrl},
+    postgres::{self, Address, DescribeError},
     predicate,
     source::sqlite as capture,
     sqlite::{self, Mode},
     topic::{self, BadTopic, Table, Topic, TopicSpec, Topics},
 };
 
+/// How long PostgreSQL may take to describe the tables.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Holds every topic of the configuration against the database.
 ///
 /// # Errors
 /// A [`crate::config::ConfigError`] that names file and key, where a topic is not what it says;
 /// else why the database cannot be read.
-pub fn topics(config: &Config) -> anyhow::Result<Topics> {
-    let path = config.database_path();
+pub async fn topics(config: &Config) -> anyhow::Result<Topics> {
+    match &config.database.url {
+        DatabaseUrl::Sqlite(path) => of_sqlite(config, path),
+        DatabaseUrl::Postgres(address) => {
+            let asked = tokio::time::timeout(DESCRIBE_TIMEOUT, of_postgres(config, address));
+            asked
+                .await
+                .with_context(|| format!("{address} does not answer"))?
+        }
+    }
+}
+
+fn of_sqlite(config: &Config, path: &Path) -> anyhow::Result<Topics> {
     let conn = sqlite::open(path, Mode::Read).with_context(|| cannot_open(path))?;
     let mut topics = Vec::with_capacity(config.topics.len());
     for (index, spec) in config.topics.iter().enumerate() {
@@ -39,6 +54,35 @@ pub fn topics(config: &Config) -> anyhow::Result<Topics> {
     let topics = Topics::new(topics).map_err(|bad| config.bad_topic(0, &bad))?;
     fits_changelog(&topics).map_err(|bad| config.bad_topic(0, &bad))?;
     Ok(topics)
+}
+
+async fn of_postgres(config: &Config, address: &Address) -> anyhow::Result<Topics> {
+    let cannot_read = || format!("{address} cannot be read");
+    let connected = postgres::connect(address, DESCRIBE_TIMEOUT, &[])
+        .await
+        .with_context(cannot_read)?;
+    let client = connected.client;
+    let mut topics = Vec::with_capacity(config.topics.len());
+    for (index, spec) in config.topics.iter().enumerate() {
+        let bad = |bad: BadTopic| config.bad_topic(index, &bad);
+        let table = match &spec.table {
+            None => None,
+            Some(name) => match postgres::describe(&client, name).await {
+                Ok(Some(table)) => Some(table),
+                Ok(None) => {
+                    let tables = postgres::tables(&client).await.with_context(cannot_read)?;
+                    return Err(bad(no_table(name, &tables)).into());
+                }
+                Err(DescribeError::Unfit(reason)) => {
+                    let field = "table";
+                    return Err(bad(BadTopic { field, reason }).into());
+                }
+                Err(err) => return Err(err).with_context(cannot_read),
+            },
+        };
+        topics.push(resolve(spec, table.as_ref()).map_err(bad)?);
+    }
+    Ok(Topics::new(topics).map_err(|bad| config.bad_topic(0, &bad))?)
 }
 
 fn utf16() -> BadTopic {
@@ -77,8 +121,15 @@ fn fits_changelog(topics: &Topics) -> Result<(), BadTopic> {
     }
 }
 
-fn no_table(name: &str, tables: &[String]) -> BadTopic {
-    let hint = match topic::nearest(name, tables.iter().map(String::as_str)) {
+fn no_table<'a>(name: &str, tables: &'a [String]) -> BadTopic {
+    // Who names no schema has mistyped what stands behind it.
+    let plain = |table: &'a String| match name.contains('.') {
+        true => table.as_str(),
+        false => table.rsplit('.').next().unwrap_or(table),
+    };
+    let near = topic::nearest(name, tables.iter().map(plain));
+    let near = near.and_then(|near| tables.iter().find(|table| plain(table) == near));
+    let hint = match near {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => format!(
             "its tables are {}; views cannot be watched",

@@ -206,7 +206,9 @@ fn tell(log: &Log, head: &watch::Sender<Head>) {
 impl Bus for EmbeddedBus {
     async fn claim(&self) -> Result<Option<Checkpoint>, PublishError> {
         // The lock file has kept everybody else out since the bus was opened.
-        Ok(self.head.borrow().checkpoint.clone())
+        let read = self.blocking(|log| log.reached().map_err(ReadError::Unavailable));
+        read.await
+            .map_err(|err| PublishError::Unavailable(err.into()))
     }
 
     async fn publish(&self, batch: Batch) -> Result<Published, PublishError> {

@@ -1,6 +1,7 @@
 //! Bus: carries Events in one total order, durably.
 
 pub mod embedded;
+pub mod jetstream;
 
 use std::future::Future;
 
@@ -94,6 +95,12 @@ pub trait Bus: Clone + Send + Sync + 'static {
     /// # Cancel safety
     /// Cancel safe: claim again.
     fn claim(&self) -> impl Future<Output = Result<Option<Checkpoint>, PublishError>> + Send;
+
+    /// Topics that were defined otherwise when the bus was claimed last, as far as it keeps
+    /// definitions: who resumes across this point must be told to query them again.
+    fn redefined(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Stores a batch, all of it or nothing, and waits until it is durable; then answers its marks.
     ///

@@ -1,19 +1,20 @@
 //! `rowcast check`: every precondition, and the remedy for each that is not met.
 
-use std::path::Path;
+mod postgres;
+mod sqlite;
 
-use anyhow::Context;
+use std::error::Error;
 
 use crate::{
     app,
-    bus::embedded,
-    config::{Config, ConfigError},
-    source::sqlite as capture,
-    sqlite::{self, Mode},
-    topic::Topics,
+    bus::{
+        Bus, embedded,
+        jetstream::{Durability, JetStreamBus},
+    },
+    config::{BusUrl, Config, ConfigError, DatabaseUrl, Servers},
 };
 
-use super::Exit;
+use super::{Exit, NATS_REMEDY};
 
 /// The three things that a line of the report can say.
 enum Finding {
@@ -28,9 +29,9 @@ enum Finding {
 
 /// Prints one line for each precondition; exit code 1 where one fails, and 64 where what fails is
 /// the configuration.
-pub fn run(config: &Config) -> anyhow::Result<Exit> {
+pub async fn run(config: &Config) -> anyhow::Result<Exit> {
     let mut exit = Exit::Fine;
-    for finding in findings(config) {
+    for finding in findings(config).await {
         match finding {
             Finding::Fine(text) => println!("ok      {text}"),
             Finding::Warning(text) => println!("warning {text}"),
@@ -49,109 +50,94 @@ pub fn run(config: &Config) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-fn findings(config: &Config) -> Vec<Finding> {
+async fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::Fine(match &config.file {
         Some(file) => format!("configuration: {}", file.display()),
         None => "configuration: built-in defaults".to_owned(),
     })];
-    let path = config.database_path();
-    if !path.exists() {
-        findings.push(match config.topics_are_demo {
-            true => Finding::Fine(format!(
-                "database: {} will be created with the demo",
-                path.display()
-            )),
-            false => Finding::Failure(
-                format!("database: there is no {}", path.display()),
-                "name the right file with --database or database.url".to_owned(),
-            ),
-        });
+    if let Some(path) = config.database.url.path()
+        && !path.exists()
+    {
+        findings.push(sqlite::no_database(config, path));
         return findings;
     }
-    match app::topics(config) {
+    match app::topics(config).await {
         Ok(topics) => {
-            findings.push(Finding::Fine(format!(
-                "topics: {} fit the database",
-                topics.iter().count()
-            )));
-            findings.extend(database(config, &topics));
+            let count = topics.iter().count();
+            findings.push(Finding::Fine(format!("topics: {count} fit the database")));
+            findings.extend(match &config.database.url {
+                DatabaseUrl::Sqlite(path) => sqlite::findings(path, &topics),
+                DatabaseUrl::Postgres(address) => {
+                    postgres::findings(config, address, &topics).await
+                }
+            });
         }
         Err(err) => findings.push(match err.downcast::<ConfigError>() {
             Ok(err) => Finding::Misconfigured(err),
-            Err(err) => unusable(&err),
+            Err(err) => match &config.database.url {
+                DatabaseUrl::Sqlite(_) => sqlite::unusable(&err),
+                DatabaseUrl::Postgres(_) => postgres::unreachable(&err),
+            },
         }),
     }
-    findings
-}
-
-fn unusable(err: &anyhow::Error) -> Finding {
-    Finding::Failure(
-        format!("database: {err:#}"),
-        "see that the file is an SQLite database, and that this user may write it and its folder"
-            .to_owned(),
-    )
-}
-
-/// Makes a file and deletes it again.
-fn tempfile_in(folder: &Path) -> std::io::Result<()> {
-    let path = folder.join(format!(".rowcast-check-{}", std::process::id()));
-    std::fs::File::create_new(&path)?;
-    std::fs::remove_file(path)
-}
-
-fn database(config: &Config, topics: &Topics) -> Vec<Finding> {
-    match look(config, topics) {
-        Ok(findings) => findings,
-        Err(err) => vec![unusable(&err)],
-    }
-}
-
-fn look(config: &Config, topics: &Topics) -> anyhow::Result<Vec<Finding>> {
-    let path = config.database_path();
-    let conn = sqlite::open(path, Mode::Read)?;
-    if !sqlite::can_write(&conn)? {
-        anyhow::bail!("{} is read-only for this user", path.display());
-    }
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    // The WAL and the bus are files beside the database.
-    tempfile_in(folder).with_context(|| format!("no file can be made in {}", folder.display()))?;
-    let mut findings = vec![Finding::Fine(format!(
-        "database: {} can be written",
-        path.display()
-    ))];
-    findings.push(match sqlite::journal_mode(&conn)?.as_str() {
-        "wal" => Finding::Fine("journal: WAL, readers never keep writers waiting".to_owned()),
-        other => Finding::Warning(format!(
-            "journal: {other}; `rowcast serve` turns WAL on, which stays on, so that its reads \
-             never keep your programs from writing"
-        )),
-    });
-    let captured = capture::inspect(&conn, &capture::watched(topics))?;
-    findings.push(match captured.is_whole() {
-        true => Finding::Fine("capture: changelog and triggers are in place".to_owned()),
-        false => Finding::Fine(
-            "capture: `rowcast serve` puts changelog and triggers in place".to_owned(),
-        ),
-    });
-    let bus = config.bus_path();
-    findings.push(match (bus.exists(), embedded::is_taken(&bus)) {
-        (_, true) => Finding::Warning(format!(
-            "bus: a rowcast serves this database now ({})",
-            bus.display()
-        )),
-        (true, false) => Finding::Fine(format!("bus: {} (fsynced)", bus.display())),
-        (false, false) => {
-            Finding::Fine(format!("bus: {} will be created (fsynced)", bus.display()))
-        }
-    });
+    findings.extend(bus(config).await);
     if config.anonymous() && !config.server.listen.is_loopback() {
         findings.push(Finding::Warning(format!(
             "auth: everybody who reaches {} may read every topic (auth.anonymous = true)",
             config.server.listen
         )));
     }
-    Ok(findings)
+    findings
+}
+
+async fn bus(config: &Config) -> Vec<Finding> {
+    match &config.bus.url {
+        BusUrl::Embedded => {
+            let bus = config.bus_path();
+            vec![match (bus.exists(), embedded::is_taken(&bus)) {
+                (_, true) => Finding::Warning(format!(
+                    "bus: a rowcast serves this database now ({})",
+                    bus.display()
+                )),
+                (true, false) => Finding::Fine(format!("bus: {} (fsynced)", bus.display())),
+                (false, false) => {
+                    Finding::Fine(format!("bus: {} will be created (fsynced)", bus.display()))
+                }
+            }]
+        }
+        BusUrl::Nats(servers) => nats(config, servers).await,
+    }
+}
+
+async fn nats(config: &Config, servers: &Servers) -> Vec<Finding> {
+    let bus = match app::bus_of_command(config, servers).await {
+        Ok(bus) => bus,
+        Err(err) => return vec![no_bus(&err)],
+    };
+    let mut findings = vec![match bus.head().await {
+        Ok(head) => Finding::Fine(format!("bus: {servers}, at {}", head.position)),
+        // The server answers: nothing has been declared yet, which is a producer's business.
+        Err(err) if JetStreamBus::is_only_new(&err) => {
+            let said = err.source().map(ToString::to_string).unwrap_or_default();
+            Finding::Fine(format!("bus: {servers} answers; {said}"))
+        }
+        Err(err) => return vec![no_bus(&err)],
+    }];
+    findings.push(match bus.durability().await {
+        Durability::Fsynced => Finding::Fine("bus: what it acknowledges is fsynced".to_owned()),
+        Durability::Replicated => {
+            Finding::Fine("bus: what it acknowledges is replicated".to_owned())
+        }
+        Durability::Buffered => Finding::Warning(
+            "bus: BUFFERED, what it acknowledges may be lost in a power failure; set \
+             `sync_interval: always` on the NATS server and name its monitoring URL in \
+             bus.monitor, or keep three replicas"
+                .to_owned(),
+        ),
+    });
+    findings
+}
+
+fn no_bus(err: &impl std::fmt::Display) -> Finding {
+    Finding::Failure(format!("bus: {err:#}"), NATS_REMEDY.to_owned())
 }

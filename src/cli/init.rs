@@ -7,16 +7,21 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::Context;
 
 use super::{Common, Exit, Init};
 use crate::{
-    config::{self, DEFAULT_FILE, Overrides},
+    config::{self, DEFAULT_FILE, DatabaseUrl, Overrides},
+    postgres::{self, Address},
     sqlite::{self, Mode},
     topic::Table,
 };
+
+/// How long PostgreSQL may take to admit us.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A table with one of these in its name holds what clients should not see.
 const PRIVATE_TABLES: [&str; 10] = [
@@ -87,7 +92,7 @@ pub fn render(tables: &[Table], database_url: &str) -> String {
     let mut names = HashSet::new();
     let topics: Vec<_> = tables
         .iter()
-        .map(|table| topic(table, topic_name(&table.name, &mut names)))
+        .map(|table| topic(table, topic_name(plain_name(table), &mut names)))
         .collect();
     if !topics.iter().any(|topic| topic.live) {
         out.push_str(
@@ -114,21 +119,30 @@ pub fn run(common: &Common, init: &Init) -> anyhow::Result<Exit> {
     let flags = Overrides {
         database: common.database.clone(),
         bus: common.bus.clone(),
-        listen: None,
+        ..Overrides::default()
     };
     let url = match config::database(&flags) {
         Ok(url) => url,
         Err(err) => return Ok(usage(&err.to_string())),
     };
-    if !url.path().is_file() {
-        return Ok(usage(&format!(
-            "there is no file {}; name the database: rowcast init --database sqlite:PATH",
-            url.path().display()
-        )));
-    }
-    let tables =
-        describe(url.path()).with_context(|| format!("{} cannot be read", url.path().display()))?;
-    let text = render(&tables, &url.to_string());
+    let (tables, shown) = match &url {
+        DatabaseUrl::Sqlite(path) if !path.is_file() => {
+            return Ok(usage(&format!(
+                "there is no file {}; name the database: rowcast init --database sqlite:PATH",
+                path.display()
+            )));
+        }
+        DatabaseUrl::Sqlite(path) => {
+            let cannot_read = || format!("{} cannot be read", path.display());
+            (describe(path).with_context(cannot_read)?, url.to_string())
+        }
+        DatabaseUrl::Postgres(address) => {
+            let tables = describe_postgres(address);
+            let tables = tables.with_context(|| format!("{address} cannot be read"))?;
+            (tables, address.url_without_password())
+        }
+    };
+    let text = render(&tables, &shown);
     match write(file, &text, init.force) {
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(usage(&format!(
             "{} exists; --force writes over it, --config FILE writes another",
@@ -150,6 +164,14 @@ fn usage(text: &str) -> Exit {
 fn describe(path: &Path) -> anyhow::Result<Vec<Table>> {
     let conn = sqlite::open(path, Mode::Read)?;
     Ok(sqlite::introspect_all(&conn)?)
+}
+
+fn describe_postgres(address: &Address) -> anyhow::Result<Vec<Table>> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build()?.block_on(async {
+        let connected = postgres::connect(address, CONNECT_TIMEOUT, &[]).await?;
+        Ok(postgres::describe_all(&connected.client).await?)
+    })
 }
 
 fn write(file: &Path, text: &str, force: bool) -> io::Result<()> {
@@ -240,7 +262,7 @@ fn key(table: &Table) -> &[String] {
 
 /// Why a table is commented out, if it is.
 fn reason(table: &Table) -> Option<String> {
-    if let Some(word) = private_word(&table.name) {
+    if let Some(word) = private_word(table_name(table)) {
         return Some(format!("\"{word}\" in a name looks private"));
     }
     if table.primary_key.is_empty() {
@@ -255,6 +277,23 @@ fn reason(table: &Table) -> Option<String> {
     // In `columns` a star stands for all of them.
     let star = !hidden(table).is_empty() && table.column("*").is_some();
     star.then(|| "its column \"*\" cannot be named in `columns`".into())
+}
+
+/// The table's name without its schema.
+fn table_name(table: &Table) -> &str {
+    let typed = table.columns.iter().any(|column| column.kind.is_some());
+    match table.name.split_once('.') {
+        Some((_, name)) if typed => name,
+        _ => &table.name,
+    }
+}
+
+/// What a topic is called after: the schema is a part of it unless it is everybody's.
+fn plain_name(table: &Table) -> &str {
+    match table.name.starts_with("public.") {
+        true => table_name(table),
+        false => &table.name,
+    }
 }
 
 fn private_word(table: &str) -> Option<&'static str> {

@@ -2,10 +2,13 @@
 
 mod check;
 pub mod init;
+mod produce;
+mod publish;
 mod query;
 mod remove;
 mod run;
 mod serve;
+mod tail;
 
 pub use run::run;
 
@@ -14,7 +17,10 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use serde_json::{Map, Value as Json, json};
 
-use crate::config::Overrides;
+use crate::{
+    config::{Config, Overrides},
+    position::Position,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,6 +29,8 @@ Examples:
   rowcast check                             is everything in place, and if not, what to do
   rowcast --listen 127.0.0.1:0              serve on a port that is free
   rowcast query patient --id 1              one reply frame on standard output
+  rowcast produce --database postgres://rowcast@db/care --bus nats://nats:4222
+                                            publish a PostgreSQL's changes to NATS
 
 Every setting can stand in rowcast.toml, in the environment as ROWCAST__SERVER__LISTEN, or, as far
 as there is one, in a flag; the later of these wins.
@@ -68,10 +76,10 @@ pub struct Common {
     /// The configuration file [default: ./rowcast.toml, where it exists]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// The database, such as sqlite:rowcast.db
+    /// The database, such as sqlite:rowcast.db or postgres://user@host/database
     #[arg(long, value_name = "URL", global = true)]
     pub database: Option<String>,
-    /// The bus, such as embedded:
+    /// The bus, such as embedded: or nats://host:4222
     #[arg(long, value_name = "URL", global = true)]
     pub bus: Option<String>,
 }
@@ -81,8 +89,14 @@ pub struct Common {
 pub enum Command {
     /// Serve browsers: carry changes to them and answer their queries (the default)
     Serve(Serve),
+    /// Publish a database's changes to NATS; of several one is active
+    Produce(Produce),
     /// Answer one query as a browser would get it: prints the reply frame alone
     Query(Box<Query>),
+    /// Publish an application's event: prints its cursor once the bus holds it
+    Publish(Publish),
+    /// Print events as they come, one frame a line
+    Tail(Tail),
     /// Check every precondition and say how to mend what is not met
     Check,
     /// Look at a database and write a commented rowcast.toml for it
@@ -95,6 +109,14 @@ pub enum Command {
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct Serve {
     /// Address and port; port 0 takes a free one [default: 127.0.0.1:8888]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+}
+
+/// Flags of `rowcast produce`.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub struct Produce {
+    /// Where to answer /healthz, /readyz and /metrics [default: nowhere]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
 }
@@ -142,6 +164,41 @@ pub struct Query {
           conflicts_with_all = ["id", "page", "size", "order", "filter", "after", "all"])]
     pub params: Option<Map<String, Json>>,
 }
+
+/// Flags of `rowcast publish`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Publish {
+    /// The topic
+    #[arg(value_name = "TYPE")]
+    pub topic: String,
+    /// The data, JSON
+    #[arg(value_name = "JSON", value_parser = read_json)]
+    pub data: Json,
+    /// An id; the same one within two minutes stores nothing
+    #[arg(long)]
+    pub id: Option<String>,
+    /// A running gateway to publish through [default: straight to NATS, or server.listen]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// Flags of `rowcast tail`.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub struct Tail {
+    /// Only these topics
+    #[arg(value_name = "TYPE")]
+    pub topics: Vec<String>,
+    /// Begin after this cursor [default: at the head]
+    #[arg(long, value_name = "CURSOR", value_parser = tail::read_cursor)]
+    pub since: Option<Position>,
+    /// A running gateway to listen to [default: straight from NATS, or server.listen]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// What to do about a NATS that cannot be used.
+const NATS_REMEDY: &str = "see that nats-server 2.12 or later runs there with JetStream \
+    (nats-server -js), and that user and password are right";
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,9 +256,12 @@ fn settle(line: Line) -> Result<Cli, clap::Error> {
         (Some(Command::Serve(serve)), listen) => Command::Serve(Serve {
             listen: serve.listen.or(listen),
         }),
+        (Some(Command::Produce(produce)), listen) => Command::Produce(Produce {
+            listen: produce.listen.or(listen),
+        }),
         (Some(command), None) => command,
         (Some(_), Some(_)) => {
-            let text = "--listen belongs to `rowcast serve`";
+            let text = "--listen belongs to `rowcast serve` and `rowcast produce`";
             return Err(Line::command().error(ErrorKind::ArgumentConflict, text));
         }
     };
@@ -221,6 +281,10 @@ impl Cli {
             bus: self.common.bus.clone(),
             listen: match &self.command {
                 Command::Serve(serve) => serve.listen.clone(),
+                _ => None,
+            },
+            produce_listen: match &self.command {
+                Command::Produce(produce) => produce.listen.clone(),
                 _ => None,
             },
         }
@@ -263,6 +327,18 @@ fn read_object(text: &str) -> Result<Map<String, Json>, String> {
     serde_json::from_str(text).map_err(|err| format!("a JSON object is needed: {err}"))
 }
 
+fn read_json(text: &str) -> Result<Json, String> {
+    serde_json::from_str(text).map_err(|err| format!("JSON is needed, a text in quotes: {err}"))
+}
+
+/// Where a command finds the gateway.
+fn gateway_url(config: &Config, url: Option<&str>) -> String {
+    match url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("http://{}", config.server.listen),
+    }
+}
+
 /// A key of one column is passed on as text: the wire accepts numbers in that form.
 fn read_id(text: &str) -> Result<Json, String> {
     match text.starts_with('{') {
@@ -271,111 +347,5 @@ fn read_id(text: &str) -> Result<Json, String> {
     }
 }
 
-// === impl Exit ===
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(text: &str) -> Result<Cli, Exit> {
-        let args = std::iter::once("rowcast").chain(text.split_whitespace());
-        Line::try_parse_from(args)
-            .and_then(settle)
-            .map_err(|err| exit(&err))
-    }
-
-    fn query(text: &str) -> String {
-        match line(text).unwrap().command {
-            Command::Query(query) => query.frame().to_string(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Line::command().debug_assert();
-    }
-
-    #[test]
-    fn serve_is_what_happens_without_a_command() {
-        for text in [
-            "--listen :0 --config a.toml --database sqlite:b",
-            "--listen :0 serve --config a.toml --database sqlite:b",
-            "--config a.toml serve --listen :0 --database sqlite:b",
-        ] {
-            let cli = line(text).unwrap();
-            assert_eq!(cli.common.config, Some("a.toml".into()), "{text}");
-            let expected = Overrides {
-                database: Some("sqlite:b".into()),
-                bus: None,
-                listen: Some(":0".into()),
-            };
-            assert_eq!(cli.overrides(), expected, "{text}");
-        }
-        assert_eq!(line("").unwrap().command, Command::Serve(Serve::default()));
-    }
-
-    #[test]
-    fn every_command_takes_the_common_flags() {
-        for command in ["check", "init --force", "remove", "query patient", "serve"] {
-            let cli = line(&format!("{command} --bus embedded: --config x")).unwrap();
-            assert_eq!(cli.overrides().bus.as_deref(), Some("embedded:"));
-        }
-    }
-
-    #[test]
-    fn wrong_usage_is_64_and_help_is_fine() {
-        for text in [
-            "srve",
-            "--lisen x",
-            "check extra",
-            "--listen :0 check",
-            "query",
-            "query a --page x",
-            "query a --filter 1",
-            "query a --id 1 --page 2",
-            "query a --params {} --all",
-        ] {
-            assert_eq!(line(text), Err(Exit::Usage), "{text}");
-        }
-        for text in [
-            "--help",
-            "-h",
-            "help",
-            "help query",
-            "init --help",
-            "--version",
-        ] {
-            assert_eq!(line(text), Err(Exit::Fine), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_query_becomes_the_frame_of_a_browser() {
-        assert_eq!(query("query patient"), r#"{"type":"patient"}"#);
-        assert_eq!(
-            query("query patient --id -1"),
-            r#"{"type":"patient","id":"-1"}"#
-        );
-        assert_eq!(
-            query(r#"query a --id {"x":1}"#),
-            r#"{"type":"a","id":{"x":1}}"#
-        );
-        assert_eq!(
-            query(r#"query a --page 2 --size 5 --order b --order c --filter {"d":null}"#),
-            r#"{"type":"a","params":{"page":2,"size":5,"order":["b","c"],"filter":{"d":null}}}"#
-        );
-        assert_eq!(
-            query("query a --all"),
-            r#"{"type":"a","params":{"all":true}}"#
-        );
-        assert_eq!(
-            query("query a --after t"),
-            r#"{"type":"a","params":{"after":"t"}}"#
-        );
-        assert_eq!(
-            query(r#"query a --params {"size":5}"#),
-            r#"{"type":"a","params":{"size":5}}"#
-        );
-    }
-}
+mod tests;

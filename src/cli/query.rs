@@ -4,12 +4,10 @@ use super::{Exit, Query};
 use crate::{
     app,
     bus::embedded,
-    config::Config,
+    config::{Config, DatabaseUrl},
     protocol::{self, ErrorCode, Failure, Request, Select},
-    store::{
-        Store,
-        sqlite::{SqliteStore, SqliteStoreConfig},
-    },
+    store::Store,
+    topic::Topics,
 };
 
 /// Prints the reply frame on standard output, or the error frame, with exit code 1.
@@ -17,8 +15,18 @@ use crate::{
 /// The reply says `"exact":false`, and has no cursor, unless the bus has already stored
 /// everything that the read saw, as it has within milliseconds where a gateway runs.
 pub async fn run(config: &Config, asked: &Query) -> anyhow::Result<Exit> {
-    let topics = app::topics(config)?;
-    let (frames, exit) = match answer(config, &topics, asked).await {
+    let topics = app::topics(config).await?;
+    let answered = match &config.database.url {
+        DatabaseUrl::Sqlite(path) => {
+            let store = app::sqlite_store(config, path);
+            answer(config, store, &topics, asked).await
+        }
+        DatabaseUrl::Postgres(address) => {
+            let store = app::postgres_store(config, address);
+            answer(config, store, &topics, asked).await
+        }
+    };
+    let (frames, exit) = match answered {
         Ok(frames) => (frames, Exit::Fine),
         Err(failure) => (
             vec![protocol::error(&failure, config.server.language)],
@@ -33,7 +41,8 @@ pub async fn run(config: &Config, asked: &Query) -> anyhow::Result<Exit> {
 
 async fn answer(
     config: &Config,
-    topics: &crate::topic::Topics,
+    store: impl Store,
+    topics: &Topics,
     asked: &Query,
 ) -> Result<Vec<String>, Failure> {
     let request = Request::parse(&asked.frame().to_string())?;
@@ -41,11 +50,6 @@ async fn answer(
         return Err(ErrorCode::UnknownType.into());
     };
     let topic = topics.get(&topic).cloned().ok_or(ErrorCode::UnknownType)?;
-    let store = SqliteStore::new(SqliteStoreConfig {
-        path: config.database_path().to_owned(),
-        connections: 1,
-        timeout: config.database.query_timeout,
-    });
     let parts = matches!(select, Select::All(_)).then_some(usize::MAX);
     let snapshot = store.snapshot(topic.clone(), select).await?;
     let place = snapshot.horizon.as_ref();

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::{Cli, Command, Exit, check, init, query, remove, serve};
+use super::{Cli, Command, Exit, check, init, produce, publish, query, remove, serve, tail};
 use crate::{
     config::{self, Config, ConfigError},
     telemetry,
@@ -12,6 +12,9 @@ use crate::{
 
 /// Runs a command to its end; what went wrong is said on standard error.
 pub fn run(cli: &Cli) -> Exit {
+    // Two libraries bring two providers of cryptography; without a choice rustls would panic. That
+    // somebody chose before is the one way in which this fails.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let done = match &cli.command {
         Command::Init(options) => init::run(&cli.common, options),
         command => load(cli).and_then(|config| with(command, &config)),
@@ -38,9 +41,12 @@ fn with(command: &Command, config: &Config) -> anyhow::Result<Exit> {
         .context("the runtime cannot be started")?;
     let exit = match command {
         Command::Serve(_) => runtime.block_on(serve::run(config)),
+        Command::Produce(_) => runtime.block_on(produce::run(config)),
+        Command::Publish(asked) => runtime.block_on(publish::run(config, asked)),
+        Command::Tail(asked) => runtime.block_on(tail::run(config, asked)),
         Command::Query(asked) => runtime.block_on(query::run(config, asked)),
-        Command::Check => check::run(config),
-        Command::Remove => remove::run(config),
+        Command::Check => runtime.block_on(check::run(config)),
+        Command::Remove => runtime.block_on(remove::run(config)),
         // Handled before there is a configuration.
         Command::Init(_) => Ok(Exit::Fine),
     };

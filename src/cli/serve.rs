@@ -2,39 +2,55 @@
 
 use std::io::Write;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Exit;
 use crate::{app::App, config::Config};
 
 /// Serves until the process is told to stop. A second signal ends it at once.
 pub async fn run(config: &Config) -> anyhow::Result<Exit> {
-    // Before anything is opened, so that a stop is never missed.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = Shutdown::listen()?;
     let app = App::start(config).await?;
     announce(&app)?;
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+    app.serve(shutdown.told()).await?;
+    Ok(Exit::Fine)
+}
+
+/// The signals that stop a process; taken before anything is opened, so that none is missed.
+pub(super) struct Shutdown {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Shutdown {
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the first signal; from then on a second one ends the process at once.
+    pub async fn told(mut self) {
+        self.next().await;
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            self.next().await;
             eprintln!("rowcast: told twice to stop, ending at once");
             std::process::exit(1);
         });
-    };
-    app.serve(shutdown).await?;
-    Ok(Exit::Fine)
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Says where the server listens, and what a newcomer does next.
 fn announce(app: &App) -> anyhow::Result<()> {
-    let address = app.address()?;
+    let address = app.address();
     let mut out = std::io::stdout().lock();
     writeln!(out, "listening on http://{address}")?;
     if let Some(hint) = app.hint() {

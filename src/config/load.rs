@@ -28,8 +28,10 @@ pub struct Overrides {
     pub database: Option<String>,
     /// `--bus`: `bus.url`
     pub bus: Option<String>,
-    /// `--listen`: `server.listen`
+    /// `--listen` of `serve`: `server.listen`
     pub listen: Option<String>,
+    /// `--listen` of `produce`: `produce.listen`
+    pub produce_listen: Option<String>,
 }
 
 /// Reads the configuration of this process: defaults, then `file` or else [`DEFAULT_FILE`] where
@@ -110,6 +112,7 @@ impl Layers {
             ("--database", ["database", "url"], &flags.database),
             ("--bus", ["bus", "url"], &flags.bus),
             ("--listen", ["server", "listen"], &flags.listen),
+            ("--listen", ["produce", "listen"], &flags.produce_listen),
         ];
         for (flag, path, text) in flags {
             if let Some(text) = text {

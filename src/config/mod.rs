@@ -15,13 +15,13 @@ use serde::Deserialize;
 
 pub use error::{ConfigError, Origin};
 pub use load::{DEFAULT_FILE, Overrides, database, load};
-pub use values::{BusUrl, DatabaseUrl, Listen};
+pub use values::{BusUrl, DatabaseUrl, Listen, Servers};
 
 use crate::{
     protocol::Language,
     topic::{BadTopic, TopicSpec},
 };
-use values::{filter, millis, origins, within};
+use values::{filter, maybe_listen, maybe_path, maybe_text, millis, name, origins, prefix, within};
 
 /// The configuration of one process, complete and each value within its bounds.
 ///
@@ -36,6 +36,8 @@ pub struct Config {
     pub database: Database,
     /// `[bus]`: where events are kept.
     pub bus: Bus,
+    /// `[produce]`: the change producer's own.
+    pub produce: Produce,
     /// `[auth]`: who may connect. Without the section a loopback listener admits everybody.
     #[serde(default)]
     pub auth: Option<Auth>,
@@ -158,6 +160,31 @@ pub struct Database {
         deserialize_with = "millis::<10, 600_000, _>"
     )]
     pub query_timeout: Duration,
+    /// PostgreSQL: the replication slot, which holds what was not yet published. Default `rowcast`:
+    /// one deployment a database.
+    #[serde(deserialize_with = "name")]
+    pub slot: String,
+    /// PostgreSQL: the publication, which says what tables are followed. Default `rowcast`.
+    #[serde(deserialize_with = "name")]
+    pub publication: String,
+    /// PostgreSQL: whether slot and publication are created and altered by us. Default true; with
+    /// false somebody else must, and `check` says what is missing.
+    pub manage: bool,
+    /// PostgreSQL: between two heartbeats through the slot, in ms. Default 5,000: an idle database
+    /// lets go of its WAL, and a connection that died in silence is noticed after three of them.
+    #[serde(
+        rename = "heartbeat_interval_ms",
+        deserialize_with = "millis::<100, 3_600_000, _>"
+    )]
+    pub heartbeat_interval: Duration,
+    /// PostgreSQL: how long the active producer may be silent before one that stands by ends its
+    /// connection and takes over, in ms. Default 10,000: longer than a pause of the scheduler or
+    /// of a virtual machine's snapshot, shorter than PostgreSQL's own 60 s.
+    #[serde(
+        rename = "takeover_ms",
+        deserialize_with = "millis::<1_000, 3_600_000, _>"
+    )]
+    pub takeover: Duration,
     /// Connections for direct queries. Default 2: a query is processor time, not waiting, so
     /// more than the processor's cores bring nothing.
     #[serde(deserialize_with = "within::<1, 64, _, _>")]
@@ -170,6 +197,24 @@ pub struct Database {
 pub struct Bus {
     /// The bus. Default `embedded:`, a file beside the database.
     pub url: BusUrl,
+    /// NATS: the first word of every subject, and the streams' names in capitals. Default `rowcast`.
+    #[serde(deserialize_with = "prefix")]
+    pub prefix: String,
+    /// NATS: a credentials file. Default none: user and password, if any, stand in the URL.
+    #[serde(deserialize_with = "maybe_path")]
+    pub credentials: Option<PathBuf>,
+    /// NATS: a file with the certificates to trust. Default none: those of the system.
+    #[serde(deserialize_with = "maybe_path")]
+    pub ca: Option<PathBuf>,
+    /// NATS: copies of the stream. Default 1: a single server; three servers take 3.
+    #[serde(deserialize_with = "within::<1, 5, _, _>")]
+    pub replicas: usize,
+    /// NATS: whether the streams are created and altered by us. Default true.
+    pub manage: bool,
+    /// NATS: the server's monitoring URL, asked whether what it has stored is on the disk. Default
+    /// none: then one server's word counts as `buffered`.
+    #[serde(deserialize_with = "maybe_text")]
+    pub monitor: Option<String>,
     /// How long events are kept for clients that resume, in ms. Default 86,400,000: a laptop
     /// closed overnight catches up in the morning.
     #[serde(
@@ -181,6 +226,16 @@ pub struct Bus {
     /// events of 200 bytes, and a bound on the disk before `keep_ms` is one.
     #[serde(deserialize_with = "within::<1_048_576, 1_099_511_627_776, _, _>")]
     pub max_bytes: u64,
+}
+
+/// `[produce]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Produce {
+    /// Where `/healthz`, `/readyz` and `/metrics` are served. Default nowhere: a producer needs no
+    /// open port.
+    #[serde(deserialize_with = "maybe_listen")]
+    pub listen: Option<Listen>,
 }
 
 /// `[auth]`
@@ -245,16 +300,13 @@ impl Config {
         self.auth.as_ref().is_some_and(|auth| auth.anonymous)
     }
 
-    /// The file of the embedded bus: beside the database, named `<database>-bus`.
+    /// The file of the embedded bus: beside the database, named `<database>-bus`. For PostgreSQL
+    /// it is `rowcast-bus` in the working directory.
     pub fn bus_path(&self) -> PathBuf {
-        let mut name = self.database.url.path().as_os_str().to_owned();
+        let file = self.database.url.path();
+        let mut name = file.unwrap_or(Path::new("rowcast")).as_os_str().to_owned();
         name.push("-bus");
         PathBuf::from(name)
-    }
-
-    /// The database file.
-    pub fn database_path(&self) -> &Path {
-        self.database.url.path()
     }
 }
 

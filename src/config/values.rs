@@ -11,7 +11,10 @@ use std::{
 use serde::{Deserialize, Deserializer, de::Error};
 use tracing_subscriber::EnvFilter;
 
-use crate::topic::nearest;
+use crate::{
+    postgres::{Address, BadAddress},
+    topic::nearest,
+};
 
 /// Where to listen: an IP address or a host name, and a port. Displays as `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -29,6 +32,8 @@ pub struct Listen {
 pub enum DatabaseUrl {
     /// A SQLite file; a relative path starts at the working directory.
     Sqlite(PathBuf),
+    /// A PostgreSQL database.
+    Postgres(Address),
 }
 
 /// The bus that carries events.
@@ -37,7 +42,13 @@ pub enum DatabaseUrl {
 pub enum BusUrl {
     /// In process, durable in a file beside the database.
     Embedded,
+    /// NATS servers with JetStream, one or more, with commas between.
+    Nats(Servers),
 }
+
+/// The URLs of NATS servers. Shown without user names and passwords.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Servers(String);
 
 // === impl Listen ===
 
@@ -92,10 +103,12 @@ impl fmt::Display for Listen {
 // === impl DatabaseUrl ===
 
 impl DatabaseUrl {
-    /// The database's file.
-    pub fn path(&self) -> &Path {
-        let Self::Sqlite(path) = self;
-        path
+    /// The database's file; none where it is no file.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(path) => Some(path),
+            Self::Postgres(_) => None,
+        }
     }
 }
 
@@ -106,13 +119,14 @@ impl TryFrom<String> for DatabaseUrl {
     fn try_from(text: String) -> Result<Self, String> {
         let (scheme, rest) = text
             .split_once(':')
-            .ok_or("a URL is needed: \"sqlite:PATH\" or \"sqlite:///absolute/path\"")?;
+            .ok_or("a URL is needed: \"sqlite:PATH\" or \"postgres://user@host/database\"")?;
         match scheme {
             "sqlite" => sqlite_path(rest).map(Self::Sqlite),
-            "postgres" | "postgresql" => Err(format!(
-                "{scheme}:// is not supported by this build; \"sqlite:PATH\" is"
-            )),
-            _ => Err(bad_scheme(scheme, &["sqlite"])),
+            "postgres" | "postgresql" => Address::parse(&text)
+                .map(|address| address.or_password(std::env::var("PGPASSWORD").ok()))
+                .map(Self::Postgres)
+                .map_err(|err: BadAddress| err.to_string()),
+            _ => Err(bad_scheme(scheme, &["sqlite", "postgres"])),
         }
     }
 }
@@ -135,7 +149,10 @@ fn sqlite_path(rest: &str) -> Result<PathBuf, String> {
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path();
+        let path = match self {
+            Self::Sqlite(path) => path,
+            Self::Postgres(address) => return address.fmt(f),
+        };
         let slashes = if path.is_absolute() { "//" } else { "" };
         write!(f, "sqlite:{slashes}{}", path.display())
     }
@@ -150,18 +167,67 @@ impl TryFrom<String> for BusUrl {
         match text.split_once(':') {
             Some(("embedded", "")) => Ok(Self::Embedded),
             Some(("embedded", _)) => Err("nothing follows \"embedded:\"".into()),
-            Some(("nats" | "tls" | "ws" | "wss", _)) => {
-                Err("NATS is not supported by this build; \"embedded:\" is".into())
-            }
-            Some((scheme, _)) => Err(bad_scheme(scheme, &["embedded"])),
-            None => Err("a URL is needed: \"embedded:\"".into()),
+            Some(("nats" | "tls", _)) => Servers::parse(text).map(Self::Nats),
+            Some((scheme, _)) => Err(bad_scheme(scheme, &["embedded", "nats", "tls"])),
+            None => Err("a URL is needed: \"embedded:\" or \"nats://host:4222\"".into()),
         }
     }
 }
 
 impl fmt::Display for BusUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("embedded:")
+        match self {
+            Self::Embedded => f.write_str("embedded:"),
+            Self::Nats(servers) => servers.fmt(f),
+        }
+    }
+}
+
+// === impl Servers ===
+
+impl Servers {
+    fn parse(text: String) -> Result<Self, String> {
+        let whole = |url: &str| {
+            let rest = url
+                .strip_prefix("nats://")
+                .or_else(|| url.strip_prefix("tls://"));
+            rest.is_some_and(|rest| {
+                let host = rest.rsplit('@').next().unwrap_or(rest);
+                !host.is_empty() && !host.contains(['/', ' ', '?', '#'])
+            })
+        };
+        match text.split(',').all(|url| whole(url.trim())) {
+            true => Ok(Self(text)),
+            false => Err(
+                "servers are needed such as \"nats://user:password@host:4222\", \
+                          with commas between"
+                    .into(),
+            ),
+        }
+    }
+
+    /// As it was written, credentials included: for the client, never for a log.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, url) in self.0.split(',').map(str::trim).enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
+            let host = rest.rsplit('@').next().unwrap_or(rest);
+            let secret = if host.len() < rest.len() { "***@" } else { "" };
+            write!(f, "{comma}{scheme}://{secret}{host}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -220,6 +286,49 @@ fn bad_origin(text: &str) -> String {
     )
 }
 
+/// An address, or nothing.
+pub fn maybe_listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Listen>, D::Error> {
+    let text = String::deserialize(from)?;
+    match text.is_empty() {
+        true => Ok(None),
+        false => text.parse().map(Some).map_err(D::Error::custom),
+    }
+}
+
+/// A path, or nothing.
+pub fn maybe_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
+/// A text, or nothing.
+pub fn maybe_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok((!text.is_empty()).then_some(text))
+}
+
+/// The name of a slot or publication: it stands in commands where nothing can be quoted.
+pub fn name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    match (1..=63).contains(&text.len()) && text.bytes().all(allowed) {
+        true => Ok(text),
+        false => Err(D::Error::custom("1 to 63 of a-z 0-9 _ are allowed")),
+    }
+}
+
+/// The first word of every subject.
+pub fn prefix<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    match (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+        true => Ok(text),
+        false => Err(D::Error::custom(
+            "1 to 64 of A-Z a-z 0-9 _ - are allowed: it is one word of a subject",
+        )),
+    }
+}
+
 /// What `EnvFilter` reads.
 pub fn filter<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let text = String::deserialize(from)?;
@@ -240,6 +349,27 @@ pub fn filter<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_are_shown_without_their_secrets() {
+        let parse = |url: &str| BusUrl::try_from(url.to_owned());
+        let url = "nats://anna:s3cret@a.example:4222, tls://b.example";
+        let parsed = parse(url).unwrap();
+        let shown = "nats://***@a.example:4222,tls://b.example";
+        assert_eq!(parsed.to_string(), shown);
+        assert!(!format!("{parsed:?}").contains("s3cret"));
+        assert!(matches!(&parsed, BusUrl::Nats(servers) if servers.expose() == url));
+        for bad in [
+            "nats:",
+            "nats://",
+            "nats://a,",
+            "nats://a/b",
+            "kafka://a",
+            "a",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn an_address_that_only_this_machine_reaches_is_known_as_such() {
@@ -297,7 +427,7 @@ mod tests {
             ),
         ] {
             let parsed = parse(url).unwrap();
-            assert_eq!(parsed.path(), Path::new(file));
+            assert_eq!(parsed.path(), Some(Path::new(file)));
             assert_eq!(parsed.to_string(), shown);
             assert_eq!(parse(shown), Ok(parsed));
         }

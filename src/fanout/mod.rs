@@ -6,6 +6,8 @@ mod backlog;
 mod pages;
 mod publish;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +18,7 @@ pub use publish::{Publisher, serve as serve_publisher};
 
 use crate::{
     bus::{Bus, Chunk, ReadError},
+    clock::now_ms,
     event::{Body, Delivery, Event, Op},
     metrics::{Health, Metrics, Part},
     position::Position,
@@ -23,15 +26,39 @@ use crate::{
     ring::{Frame, FrameKind, Ring},
 };
 
+/// "Never", for a clock.
+const FAR: Duration = Duration::from_secs(86_400 * 365);
+
+/// Why a gateway cannot say that it is current.
+#[derive(Debug)]
+struct Silent(Duration);
+
+impl std::fmt::Display for Silent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "no change producer has been heard for {:?}", self.0)
+    }
+}
+
+/// Whether a delivery was stored by a change producer: its changes, and its records, which are no
+/// events.
+fn is_producers(delivery: &Delivery) -> bool {
+    let event = delivery.event.as_ref();
+    event.is_none_or(|event| event.checkpoint().is_some())
+}
+
 /// Follows the bus from `from`, just after which the ring begins, until `stop` is cancelled.
+///
+/// `silence`, where given, is how long a change producer may be silent before the source counts
+/// as down: it says something at every heartbeat.
 pub async fn run(
     bus: impl Bus,
     from: Position,
     ring: Ring,
     pages: Pages,
     (health, metrics): (Health, Metrics),
-    stop: CancellationToken,
+    (silence, stop): (Option<Duration>, CancellationToken),
 ) {
+    let mut heard = tokio::time::Instant::now();
     let mut fanout = Fanout {
         ring,
         pages,
@@ -40,14 +67,24 @@ pub async fn run(
     };
     let mut chunks = bus.subscribe(from);
     loop {
+        let limit = silence.map_or(FAR, |silence| silence);
         let next = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             next = chunks.next() => next,
+            () = tokio::time::sleep_until(heard + limit) => {
+                health.down(Part::Source, &Silent(limit));
+                heard = tokio::time::Instant::now();
+                continue;
+            }
         };
         match next {
             Some(Ok(chunk)) => {
                 health.up(Part::Bus);
+                if silence.is_some() && chunk.deliveries.iter().any(is_producers) {
+                    health.up(Part::Source);
+                    heard = tokio::time::Instant::now();
+                }
                 fanout.append(chunk);
             }
             Some(Err(ReadError::Unavailable(err))) => health.down(Part::Bus, &err),
@@ -99,6 +136,11 @@ impl Fanout {
         self.metrics
             .frames_ringed
             .inc_by(chunk.deliveries.len() as u64);
+        let newest = chunk.deliveries.iter().rev();
+        if let Some(event) = newest.filter_map(|delivery| delivery.event.as_ref()).next() {
+            let lag = now_ms().saturating_sub(event.at_ms).max(0);
+            self.metrics.event_lag.set(lag as f64 / 1000.0);
+        }
         let frames = chunk.deliveries.iter().map(frame).collect();
         self.ring
             .append(frames, chunk.head.and_then(|head| head.checkpoint));

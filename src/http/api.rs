@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Path, RawQuery, Request, State, rejection::PathRejection},
-    http::header,
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value as Json, json};
@@ -13,14 +12,9 @@ use super::{Edge, answer};
 use crate::{
     clock::now_ms,
     event::{BadEvent, Event},
-    protocol::{self, ErrorCode, Failure, Select},
-    ring::Cut,
-    session::SETTLE,
-    topic::{Affinity, Column, Push, Table, Topic, View},
+    protocol::{self, ErrorCode, Failure},
+    topic::{Affinity, Column, Kind, Push, Table, Topic, View},
 };
-
-/// How often a query is read again whose place was lost before it was known.
-const TRIES: usize = 3;
 
 /// `GET /api/topics`
 pub async fn topics(State(edge): State<Arc<Edge>>) -> Response {
@@ -75,18 +69,17 @@ fn shown<'a>(view: &View, table: &'a Table) -> Vec<&'a Column> {
         .collect()
 }
 
-/// The row's JSON Schema. SQLite stores any type in any column, so types are what is declared.
+/// The row's JSON Schema. SQLite stores any type in any column, so there types are what is
+/// declared.
 fn schema(topic: &Topic, view: &View, columns: &[&Column]) -> Json {
     let mut properties = Map::new();
     for column in columns {
-        let mut types = match column.affinity {
-            // An integer beyond 2^53 − 1 is a string.
-            Affinity::Integer => vec!["integer", "string"],
-            Affinity::Real => vec!["number", "string"],
-            Affinity::Numeric => vec!["number", "string"],
-            Affinity::Text | Affinity::Blob => vec!["string"],
+        let mut types = match &column.kind {
+            Some(kind) => of_kind(kind),
+            None => of_affinity(column.affinity),
         };
-        if !column.not_null && !view.key.iter().any(|key| **key == *column.name) {
+        let nullable = !types.contains(&"null") && !column.not_null;
+        if nullable && !view.key.iter().any(|key| **key == *column.name) {
             types.push("null");
         }
         properties.insert(column.name.to_string(), json!({ "type": types }));
@@ -97,6 +90,28 @@ fn schema(topic: &Topic, view: &View, columns: &[&Column]) -> Json {
         "title": &*topic.name, "type": "object",
         "properties": properties, "required": required,
     })
+}
+
+fn of_affinity(affinity: Affinity) -> Vec<&'static str> {
+    match affinity {
+        // An integer beyond 2^53 − 1 is a string.
+        Affinity::Integer => vec!["integer", "string"],
+        Affinity::Real | Affinity::Numeric => vec!["number", "string"],
+        Affinity::Text | Affinity::Blob => vec!["string"],
+    }
+}
+
+fn of_kind(kind: &Kind) -> Vec<&'static str> {
+    match kind {
+        Kind::Boolean => vec!["boolean"],
+        Kind::Integer => vec!["integer", "string"],
+        Kind::Oid => vec!["integer"],
+        // NaN and infinities are strings.
+        Kind::Float4 | Kind::Float8 => vec!["number", "string"],
+        Kind::Json => vec!["object", "array", "string", "number", "boolean", "null"],
+        Kind::Array { .. } => vec!["array"],
+        _ => vec!["string"],
+    }
 }
 
 /// A topic's name in the path; one that is no UTF-8 is no topic's.
@@ -118,37 +133,9 @@ pub async fn query(
         Ok(select) => select,
         Err(failure) => return edge.refuse(failure).into_response(),
     };
-    match edge.frame(&topic, &select).await {
+    match edge.gateway.frame(&topic, &select).await {
         Ok(frame) => answer::ok(frame),
         Err(failure) => edge.refuse(failure).into_response(),
-    }
-}
-
-impl Edge {
-    /// One reply frame, with its place in the stream as the cursor.
-    async fn frame(&self, topic: &Arc<Topic>, select: &Select) -> Result<String, Failure> {
-        let ring = &self.gateway.ring;
-        for attempt in 1.. {
-            let snapshot = self
-                .gateway
-                .queries
-                .snapshot(topic.clone(), select.clone())
-                .await?;
-            let cut = match &snapshot.horizon {
-                Some(horizon) => ring.settled(horizon, SETTLE).await,
-                None => Cut::Wait,
-            };
-            let (cursor, exact) = match cut {
-                Cut::At(place) => (place.position, true),
-                Cut::Fallen if attempt < TRIES => continue,
-                Cut::Fallen | Cut::Wait => (ring.head().position, false),
-            };
-            let (rows, page) = (&snapshot.rows, snapshot.page.as_ref());
-            let frames =
-                protocol::reply(&topic.name, None, rows, page, Some(&cursor), (exact, None));
-            return Ok(frames.into_iter().next().unwrap_or_default());
-        }
-        Err(ErrorCode::Internal.into())
     }
 }
 
@@ -187,42 +174,11 @@ pub async fn refresh(State(edge): State<Arc<Edge>>, name: Name) -> Response {
     let Some(topic) = topic else {
         return edge.refuse(ErrorCode::UnknownType).into_response();
     };
-    if !edge.pages.touch(&topic.name) {
+    if !edge.pages.refresh(&topic.name) {
         let failure = Failure::param("type: only a page topic can be refreshed");
         return edge.refuse(failure).into_response();
     }
     answer::with_status(202, json!({ "code": 202 }).to_string())
-}
-
-/// `GET /healthz`: the process answers.
-pub async fn healthz() -> Response {
-    answer::ok(json!({ "status": "alive" }).to_string())
-}
-
-/// `GET /readyz`: everything that is needed is there, or what is missing.
-pub async fn readyz(State(edge): State<Arc<Edge>>) -> Response {
-    let missing = edge.health.missing();
-    if missing.is_empty() {
-        return answer::ok(json!({ "status": "ready" }).to_string());
-    }
-    let parts = missing
-        .into_iter()
-        .map(|(part, reason)| (part.to_string(), reason.into()));
-    let missing: Map<String, Json> = parts.collect();
-    answer::with_status(
-        503,
-        json!({ "status": "not_ready", "missing": missing }).to_string(),
-    )
-}
-
-/// `GET /metrics`
-pub async fn metrics(State(edge): State<Arc<Edge>>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    (
-        [(header::CONTENT_TYPE, kind)],
-        edge.gateway.metrics.to_text(),
-    )
-        .into_response()
 }
 
 /// An id for an event that came without one.

@@ -24,8 +24,8 @@ use crate::{
 pub struct Demo {
     /// Inserts the row.
     pub writer: DemoWriter,
-    /// Wakes the source, which would else notice at its next poll.
-    pub waker: Waker,
+    /// Wakes the source of this process, which would else notice at its next poll.
+    pub waker: Option<Waker>,
     /// A command for another terminal that changes a row.
     pub hint: String,
 }
@@ -78,7 +78,9 @@ async fn update(State(edge): State<Arc<Edge>>, request: Request, table: DemoTabl
     };
     match demo.writer.insert(table, body).await {
         Ok(()) => {
-            demo.waker.wake();
+            if let Some(waker) = &demo.waker {
+                waker.wake();
+            }
             answer::ok(json!({ "code": 200, "msg": UPDATED }).to_string())
         }
         Err(StoreError::BadParam(detail)) => edge.refuse(Failure::param(detail)).into_response(),

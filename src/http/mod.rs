@@ -4,6 +4,7 @@ mod answer;
 mod api;
 mod console;
 mod demo;
+mod door;
 mod origins;
 mod sockets;
 
@@ -27,12 +28,12 @@ use tower_http::{
 };
 
 pub use demo::{Demo, hint};
+pub use door::Door;
 pub use origins::Origins;
 
 use crate::{
     fanout::{Pages, Publisher},
     groups::Group,
-    metrics::Health,
     protocol::{ErrorCode, MAX_MESSAGE_BYTES},
     session::Gateway,
 };
@@ -71,36 +72,30 @@ pub struct Edge {
     pub pages: Pages,
     /// The demo's trigger views; none on a database of the user's own.
     pub demo: Option<Demo>,
-    /// Which parts are well.
-    pub health: Health,
     /// Who may connect from a browser.
     pub origins: Origins,
     /// The sockets of the tutorial's echo.
     pub echoes: Group,
 }
 
-/// Serves all routes on `listener` until `stop` is cancelled and the requests of by then are
+/// Serves what is behind `door` on `listener` until `stop` is cancelled and the requests of by then are
 /// answered. Sockets live on: they are sessions, and told to stop as such.
 ///
 /// # Errors
 /// What the listener says, should it fail.
-pub async fn serve(
-    listener: TcpListener,
-    edge: Arc<Edge>,
-    stop: CancellationToken,
-) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, door: Door, stop: CancellationToken) -> io::Result<()> {
     let listener = listener.tap_io(|stream| {
         // A push is one small write: it must not wait for another.
         if let Err(err) = stream.set_nodelay(true) {
             tracing::debug!(error = %err, "TCP_NODELAY cannot be set");
         }
     });
-    axum::serve(listener, router(edge))
+    axum::serve(listener, door.routes())
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
 }
 
-/// All routes.
+/// The routes behind the door.
 fn router(edge: Arc<Edge>) -> Router {
     let cors = cors(&edge.origins);
     Router::new()
@@ -112,9 +107,6 @@ fn router(edge: Arc<Edge>) -> Router {
         .route("/api/events", post(api::publish))
         .route("/chat/update/info/", post(demo::update_info))
         .route("/chat/update/record/", post(demo::update_record))
-        .route("/healthz", get(api::healthz))
-        .route("/readyz", get(api::readyz))
-        .route("/metrics", get(api::metrics))
         .route("/socket/all/", get(sockets::all))
         .route("/chat/socket/", get(sockets::echo))
         .fallback(|State(edge): State<Arc<Edge>>| async move { edge.refuse(ErrorCode::NotFound) })

@@ -139,6 +139,32 @@ impl Address {
         self
     }
 
+    /// The whole address but for the password, as [`Address::parse`] reads it.
+    pub fn url_without_password(&self) -> String {
+        let mut url = format!("postgres://{}@", encode(&self.user));
+        match self.host.contains(':') {
+            true => url += &format!("[{}]", self.host),
+            false if self.is_socket() => {}
+            false => url += &encode(&self.host),
+        }
+        let mode = self.tls.name();
+        url += &format!(":{}/{}?sslmode={mode}", self.port, encode(&self.dbname));
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let rest = [
+            ("host", self.is_socket().then(|| self.host.clone())),
+            ("sslrootcert", path(&self.root_cert)),
+            ("sslcert", path(&self.client_cert)),
+            ("sslkey", path(&self.client_key)),
+            ("application_name", self.application_name.clone()),
+        ];
+        for (name, value) in rest {
+            if let Some(value) = value {
+                url += &format!("&{name}={}", encode(&value));
+            }
+        }
+        url
+    }
+
     /// A host's name or address, or the folder of a Unix socket, which begins with `/`.
     pub fn host(&self) -> &str {
         &self.host
@@ -221,6 +247,19 @@ impl fmt::Debug for Address {
     }
 }
 
+impl TlsMode {
+    /// As libpq spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+}
+
 impl FromStr for TlsMode {
     type Err = BadAddress;
 
@@ -276,6 +315,15 @@ fn port(text: &str) -> Result<u16, BadAddress> {
     })
 }
 
+fn encode(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    let encoded = text.bytes().map(|byte| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    encoded.collect()
+}
+
 fn decode(text: &str, part: &str) -> Result<String, BadAddress> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -315,6 +363,9 @@ mod tests {
         assert_eq!(address.root_cert(), Some(&PathBuf::from("/etc/ca.pem")));
         assert!(address.client_cert().is_some());
         assert_eq!(address.application_name(), "ward 1");
+        let again = Address::parse(&address.url_without_password()).unwrap();
+        assert_eq!(again.password(), None);
+        assert_eq!(again.or_password(Some("s:cret/#".into())), address);
     }
 
     #[test]

@@ -40,13 +40,15 @@ pub enum ConnectError {
     /// The server did not answer in time.
     #[error("the server did not answer within {0:?}")]
     Timeout(Duration),
-    /// The server, or the way to it, said no.
+    /// The server, or the way to it, said no. Its text has the cause in it already.
     #[error("{}", told(.0))]
-    Refused(#[source] tokio_postgres::Error),
+    Refused(tokio_postgres::Error),
 }
 
-/// What PostgreSQL said, in full: the driver's own text for it is "db error".
-fn told(err: &tokio_postgres::Error) -> String {
+/// What went wrong, in full: the driver's own text for what PostgreSQL said is "db error".
+///
+/// For logs and `/readyz`; it can name tables and columns, and so is nothing for clients.
+pub fn told(err: &tokio_postgres::Error) -> String {
     match (err.as_db_error(), err.source()) {
         (Some(db), _) => db.to_string(),
         (None, Some(cause)) => format!("{err}: {cause}"),

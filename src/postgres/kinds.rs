@@ -129,7 +129,7 @@ pub fn builtin(oid: u32) -> Option<Kind> {
         700 => Kind::Float4,
         701 => Kind::Float8,
         1700 => Kind::Numeric,
-        18 | 19 | 25 | 1043 => Kind::Text,
+        25 | 1043 => Kind::Text,
         1042 => Kind::Padded,
         1184 => Kind::Timestamptz,
         1114 => Kind::Timestamp,

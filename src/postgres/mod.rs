@@ -9,7 +9,7 @@ mod kinds;
 mod tls;
 
 pub use address::{Address, BadAddress, TlsMode};
-pub use connect::{ConnectError, Connected, SESSION_OPTIONS, config, connect};
+pub use connect::{ConnectError, Connected, SESSION_OPTIONS, config, connect, told};
 pub use describe::{DescribeError, describe, describe_all, quote, quote_table, tables};
 pub use kinds::{Catalog, builtin, value};
-pub use tls::{TlsError, connector};
+pub use tls::{TlsError, connector, root_file};

@@ -15,6 +15,14 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Address, TlsMode};
 
+/// Where systems keep the authorities they trust, in one file.
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
 /// Why no connection can be secured as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -65,6 +73,17 @@ pub fn connector(address: &Address) -> Result<MakeRustlsConnect, TlsError> {
         }
     };
     Ok(MakeRustlsConnect::new(config))
+}
+
+/// The file of the authorities that an address trusts: its own, or the system's, for who can read
+/// them from a file only.
+pub fn root_file(address: &Address) -> Option<PathBuf> {
+    let system = || {
+        let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+        let usual = SYSTEM_ROOTS.iter().map(PathBuf::from);
+        named.into_iter().chain(usual).find(|file| file.is_file())
+    };
+    address.root_cert().cloned().or_else(system)
 }
 
 fn authorities(

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, cmp::Ordering};
 
-use super::{Condition, Op, Operand, number::number};
+use super::{Condition, Op, Operand, number::number, typed};
 use crate::{
     row::{Row, Value},
     topic::Collation,
@@ -12,12 +12,12 @@ impl Condition {
     pub(super) fn test(&self, row: &Row) -> Option<bool> {
         match self {
             Self::Literal { column, op, value } => {
-                let ordering = compare(&*column.read(row)?, value, column.collation)?;
+                let ordering = column.compare(&*column.read(row)?, value)?;
                 Some(op.accepts(ordering))
             }
             Self::Columns { left, op, right } => {
                 let (a, b) = (left.read(row)?, right.read(row)?);
-                Some(op.accepts(compare(&a, &b, left.collation)?))
+                Some(op.accepts(left.compare(&a, &b)?))
             }
             Self::In {
                 column,
@@ -25,7 +25,7 @@ impl Condition {
                 values,
             } => {
                 let value = column.read(row)?;
-                let equals = |item| Some(compare(&value, item, column.collation)?.is_eq());
+                let equals = |item| Some(column.compare(&value, item)?.is_eq());
                 Some(any(values.iter().map(equals))? != *negated)
             }
             Self::Between {
@@ -35,11 +35,13 @@ impl Condition {
                 high,
             } => {
                 let value = column.read(row)?;
-                let above = compare(&value, low, column.collation).map(Ordering::is_ge);
-                let below = compare(&value, high, column.collation).map(Ordering::is_le);
+                let above = column.compare(&value, low).map(Ordering::is_ge);
+                let below = column.compare(&value, high).map(Ordering::is_le);
                 Some(all([above, below].into_iter())? != *negated)
             }
-            Self::Null { column, negated } => Some(is_null(row.get(&column.name)?) != *negated),
+            Self::Null { column, negated } => {
+                Some(column.is_null(row.get(&column.name)?) != *negated)
+            }
             Self::Not(inner) => inner.test(row).map(|truth| !truth),
             Self::All(parts) => all(parts.iter().map(|part| part.test(row))),
             Self::Any(parts) => any(parts.iter().map(|part| part.test(row))),
@@ -56,6 +58,20 @@ impl Operand {
             _ => None,
         };
         Some(converted.map_or(Cow::Borrowed(value), Cow::Owned))
+    }
+
+    fn compare(&self, a: &Value, b: &Value) -> Option<Ordering> {
+        match &self.kind {
+            Some(kind) => typed::compare(kind, a, b),
+            None => compare(a, b, self.collation),
+        }
+    }
+
+    fn is_null(&self, value: &Value) -> bool {
+        match self.kind {
+            Some(_) => *value == Value::Null,
+            None => is_null(value),
+        }
     }
 }
 

@@ -2,14 +2,18 @@
 //! rows of the change stream. Both run the same tree: the user's text is parsed once and never
 //! reaches the database, which gets [`Predicate::to_sql`] instead (docs/protocol.md §1.2).
 //!
-//! The reference is SQLite: storage classes, affinities, collations and NULL act as in
-//! sqlite.org/datatype3 §3–§4, to the last bit of a number.
+//! The reference is the table's database. SQLite: storage classes, affinities, collations and NULL
+//! act as in sqlite.org/datatype3 §3–§4, to the last bit of a number. PostgreSQL: the column's type
+//! says what may be compared and how.
 
+mod decimal;
 mod eval;
+mod moment;
 mod number;
 mod operand;
 mod parse;
 mod tokens;
+mod typed;
 
 #[cfg(test)]
 mod tests;
@@ -18,7 +22,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     row::{Row, Value, hex},
-    topic::Collation,
+    topic::{Collation, Kind},
 };
 
 pub use parse::parse;
@@ -99,6 +103,8 @@ struct Operand {
     /// Texts that look like numbers are compared as numbers.
     numeric: bool,
     collation: Collation,
+    /// What PostgreSQL's column holds; none in SQLite.
+    kind: Option<Kind>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -153,8 +159,15 @@ impl Predicate {
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Literal { column, op, value } => write!(f, "{column} {op} {}", Sql(value)),
-            Self::Columns { left, op, right } => write!(f, "{left} {op} {right}"),
+            Self::Literal { column, op, value } => write!(f, "{column} {op} {}", column.sql(value)),
+            Self::Columns { left, op, right } => {
+                // Two columns may have two collations, which PostgreSQL would not choose between.
+                let bytewise = match left.kind {
+                    Some(Kind::Text | Kind::Padded) => " COLLATE \"C\"",
+                    _ => "",
+                };
+                write!(f, "{left}{bytewise} {op} {right}")
+            }
             Self::In {
                 column,
                 negated,
@@ -163,7 +176,7 @@ impl fmt::Display for Condition {
                 write!(f, "{column} {}IN (", not(*negated))?;
                 for (index, value) in values.iter().enumerate() {
                     let comma = if index > 0 { ", " } else { "" };
-                    write!(f, "{comma}{}", Sql(value))?;
+                    write!(f, "{comma}{}", column.sql(value))?;
                 }
                 f.write_str(")")
             }
@@ -174,7 +187,12 @@ impl fmt::Display for Condition {
                 high,
             } => {
                 let not = not(*negated);
-                write!(f, "{column} {not}BETWEEN {} AND {}", Sql(low), Sql(high))
+                let (low, high) = (column.sql(low), column.sql(high));
+                write!(f, "{column} {not}BETWEEN {low} AND {high}")
+            }
+            // A row of NULLs would be NULL to PostgreSQL, and is a value to the change stream.
+            Self::Null { column, negated } if column.kind == Some(Kind::Other) => {
+                write!(f, "num_nulls({column}) = {}", u8::from(!*negated))
             }
             Self::Null { column, negated } => write!(f, "{column} IS {}NULL", not(*negated)),
             Self::Not(inner) => match **inner {
@@ -224,23 +242,33 @@ impl fmt::Display for Op {
     }
 }
 
-/// A value as a literal that SQLite reads back as the same value.
-struct Sql<'a>(&'a Value);
+impl Operand {
+    fn sql<'a>(&'a self, value: &'a Value) -> Sql<'a> {
+        Sql(value, self.kind.is_some())
+    }
+}
+
+/// A value as a literal that the database reads back as the same value: SQLite, or PostgreSQL,
+/// which takes a text in quotes for a value of the column's type.
+struct Sql<'a>(&'a Value, bool);
 
 impl fmt::Display for Sql<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Value::Null => f.write_str("NULL"),
-            Value::Integer(integer) => write!(f, "{integer}"),
+        match (self.0, self.1) {
+            (Value::Null, _) => f.write_str("NULL"),
+            (Value::Integer(integer), _) => write!(f, "{integer}"),
+            (Value::Real(real), true) if real.is_nan() => f.write_str("'NaN'"),
+            (Value::Real(real), true) => write!(f, "'{real:?}'"),
             // SQL has no word for infinity; a number past the largest double reads as one.
-            Value::Real(real) if real.is_infinite() && *real > 0.0 => f.write_str("9e999"),
-            Value::Real(real) if real.is_infinite() => f.write_str("-9e999"),
+            (Value::Real(real), false) if real.is_infinite() && *real > 0.0 => f.write_str("9e999"),
+            (Value::Real(real), false) if real.is_infinite() => f.write_str("-9e999"),
             // The shortest digits that give the same double, always with a point or an exponent.
-            Value::Real(real) => write!(f, "{real:?}"),
-            Value::Text(text) => write!(f, "'{}'", text.replace('\'', "''")),
-            Value::Blob(bytes) => write!(f, "X'{}'", &hex(bytes)[2..]),
-            Value::Boolean(truth) => write!(f, "{truth}"),
-            Value::Json(text) => write!(f, "'{}'", text.replace('\'', "''")),
+            (Value::Real(real), false) => write!(f, "{real:?}"),
+            (Value::Text(text), _) => write!(f, "'{}'", text.replace('\'', "''")),
+            (Value::Blob(bytes), true) => write!(f, "'{}'", hex(bytes)),
+            (Value::Blob(bytes), false) => write!(f, "X'{}'", &hex(bytes)[2..]),
+            (Value::Boolean(truth), _) => write!(f, "{truth}"),
+            (Value::Json(text), _) => write!(f, "'{}'", text.replace('\'', "''")),
         }
     }
 }

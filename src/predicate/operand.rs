@@ -1,16 +1,17 @@
 //! Columns and literals: what a comparison may compare, and what SQLite makes of it beforehand.
 
-use sqlparser::tokenizer::{Location, Token};
+use sqlparser::tokenizer::{Location, Token, Word};
 
 use super::{
-    Condition, Operand, PredicateError,
+    Condition, Op, Operand, PredicateError,
     number::number,
     parse::{Parser, Result},
     tokens::{outside, refuse, unquoted},
+    typed,
 };
 use crate::{
     row::{Value, unhex},
-    topic::{Affinity, Collation, Column, Table, nearest},
+    topic::{Affinity, Collation, Column, Kind, Table, nearest},
 };
 
 /// Words that are never a column's name unless quoted: they begin something else.
@@ -40,8 +41,19 @@ pub(super) struct Part<'a> {
 
 pub(super) enum Is<'a> {
     Column(&'a Column),
-    Literal(Value),
+    Literal(Literal),
     Condition(Condition),
+}
+
+/// A literal as it is written, before a column says what it is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Literal {
+    Null,
+    Truth(bool),
+    /// Digits, sign, point and exponent.
+    Number(String),
+    Text(String),
+    Blob(Vec<u8>),
 }
 
 // === impl Parser ===
@@ -51,22 +63,22 @@ impl<'a> Parser<'a> {
     pub(super) fn constant(&mut self) -> Result<Part<'a>> {
         let at = self.tokens.place();
         let value = match self.tokens.token() {
-            Token::Number(digits, false) => number(digits),
+            Token::Number(digits, false) => Some(Literal::Number(digits.clone())),
             Token::Minus => match self.tokens.after() {
                 Token::Number(digits, false) => {
-                    let value = number(&format!("-{digits}"));
+                    let number = Literal::Number(format!("-{digits}"));
                     self.tokens.advance();
-                    value
+                    Some(number)
                 }
                 _ => None,
             },
             Token::SingleQuotedString(text) if text.contains('\0') => {
                 return Err(refuse(at, "a text literal cannot hold NUL: SQL ends there"));
             }
-            Token::SingleQuotedString(text) => Some(Value::Text(text.clone())),
+            Token::SingleQuotedString(text) => Some(Literal::Text(text.clone())),
             Token::HexStringLiteral(_) => match self.tokens.blob_digits().map(bytes) {
                 Some(None) => return Err(refuse(at, "X'…' takes pairs of hexadecimal digits")),
-                blob => blob.flatten().map(Value::Blob),
+                blob => blob.flatten().map(Literal::Blob),
             },
             _ => None,
         };
@@ -98,18 +110,16 @@ impl<'a> Parser<'a> {
                 "a name with a bracket in it is written in double quotes",
             ));
         }
-        let mut columns = table.columns.iter();
-        let column = columns.find(|column| column.name.eq_ignore_ascii_case(&word.value));
+        let column = table.columns.iter().find(|column| means(word, column));
         let is = match (&*bare, column) {
-            ("NULL", _) => Is::Literal(Value::Null),
-            ("TRUE" | "FALSE", Some(column)) => {
+            ("NULL", _) => Is::Literal(Literal::Null),
+            // In PostgreSQL these words are nothing else, unless quoted.
+            ("TRUE" | "FALSE", Some(column)) if column.kind.is_none() => {
                 let name = &column.name;
                 let message = format!("\"{name}\" is a column too; quote it, or write 1 or 0");
                 return Err(refuse(at, message));
             }
-            // SQLite knows no truth values but 1 and 0.
-            ("TRUE", None) => Is::Literal(Value::Integer(1)),
-            ("FALSE", None) => Is::Literal(Value::Integer(0)),
+            ("TRUE" | "FALSE", _) => Is::Literal(Literal::Truth(bare == "TRUE")),
             (_, Some(column)) => Is::Column(column),
             (_, None) => return Err(unknown(table, &word.value, at)),
         };
@@ -120,6 +130,16 @@ impl<'a> Parser<'a> {
             self.columns.push(column.name.clone());
         }
         Ok(Part { at, is })
+    }
+}
+
+/// Whether a word names a column: in SQLite without regard to the case of ASCII letters; in
+/// PostgreSQL letter by letter, where an unquoted name is in lower case.
+fn means(word: &Word, column: &Column) -> bool {
+    match (&column.kind, word.quote_style) {
+        (None, _) => column.name.eq_ignore_ascii_case(&word.value),
+        (Some(_), None) => *column.name == word.value.to_ascii_lowercase(),
+        (Some(_), Some(_)) => *column.name == word.value,
     }
 }
 
@@ -155,6 +175,13 @@ impl<'a> Part<'a> {
     pub(super) fn condition(self) -> Result<Condition> {
         let message = match self.is {
             Is::Condition(condition) => return Ok(condition),
+            Is::Column(column) if column.kind == Some(Kind::Boolean) => {
+                return Ok(Condition::Literal {
+                    column: Operand::new(column),
+                    op: Op::Eq,
+                    value: Value::Boolean(true),
+                });
+            }
             Is::Column(_) => "a column alone is no condition; compare it, as in x = 1",
             Is::Literal(_) => "a literal alone is no condition; compare a column with it",
         };
@@ -184,14 +211,19 @@ impl Operand {
     fn new(column: &Column) -> Self {
         Self {
             name: column.name.clone(),
-            numeric: kind(column) == Affinity::Numeric,
+            numeric: column.kind.is_none() && affinity(column) == Affinity::Numeric,
             collation: column.collation,
+            kind: column.kind.clone(),
         }
     }
 }
 
 /// The column as a side of a comparison, which needs a collation that Rust can follow.
-pub(super) fn compared(column: &Column, at: Location) -> Result<Operand> {
+pub(super) fn compared(column: &Column, op: Op, at: Location) -> Result<Operand> {
+    if let Some(kind) = &column.kind {
+        typed::comparable(column, kind, op, at)?;
+        return Ok(Operand::new(column));
+    }
     if column.collation == Collation::Other {
         let message = format!(
             "column \"{}\" has a collation defined by some program; only BINARY, NOCASE and RTRIM \
@@ -203,9 +235,21 @@ pub(super) fn compared(column: &Column, at: Location) -> Result<Operand> {
     Ok(Operand::new(column))
 }
 
-/// The literal as SQLite compares it with the column: under the column's affinity.
-pub(super) fn under(column: &Column, value: Value, at: Location) -> Result<Value> {
-    match (kind(column), value) {
+/// The literal as the database compares it with the column: under SQLite's affinity, or as a
+/// value of PostgreSQL's type.
+pub(super) fn under(column: &Column, literal: Literal, at: Location) -> Result<Value> {
+    if let Some(kind) = &column.kind {
+        return typed::literal(column, kind, literal, at);
+    }
+    let value = match literal {
+        Literal::Null => Value::Null,
+        // SQLite knows no truth values but 1 and 0.
+        Literal::Truth(truth) => Value::Integer(truth.into()),
+        Literal::Number(digits) => number(&digits).unwrap_or(Value::Text(digits)),
+        Literal::Text(text) => Value::Text(text),
+        Literal::Blob(bytes) => Value::Blob(bytes),
+    };
+    match (affinity(column), value) {
         (Affinity::Text, Value::Integer(_) | Value::Real(_)) => {
             let message = format!(
                 "column \"{}\" holds text and this is a number; quote it: '…'",
@@ -220,6 +264,22 @@ pub(super) fn under(column: &Column, value: Value, at: Location) -> Result<Value
     }
 }
 
+/// Refuses two columns whose comparison Rust could not follow.
+pub(super) fn alike(left: &Column, right: &Column, at: Location) -> Result<()> {
+    if let (Some(a), Some(b)) = (&left.kind, &right.kind) {
+        return typed::alike((left, a), (right, b), at);
+    }
+    if affinity(left) == affinity(right) && left.collation == right.collation {
+        return Ok(());
+    }
+    let message = format!(
+        "\"{}\" and \"{}\" differ in type or collation; two columns are compared only where both \
+         are numeric, text or blob and collate alike",
+        left.name, right.name
+    );
+    Err(refuse(at, message))
+}
+
 /// No comparison tells -0.0 from 0.0, so they are one literal.
 fn unsigned_zero(value: Value) -> Value {
     match value {
@@ -229,7 +289,7 @@ fn unsigned_zero(value: Value) -> Value {
 }
 
 /// The affinity as far as comparisons tell it: every affinity for numbers is NUMERIC.
-pub(super) fn kind(column: &Column) -> Affinity {
+fn affinity(column: &Column) -> Affinity {
     match column.affinity {
         Affinity::Integer | Affinity::Real | Affinity::Numeric => Affinity::Numeric,
         other => other,

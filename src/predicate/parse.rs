@@ -18,7 +18,7 @@ use sqlparser::tokenizer::{Location, Token};
 
 use super::{
     Condition, MAX_COMPARISONS, MAX_DEPTH, Op, Predicate, PredicateError,
-    operand::{Is, Part, compared, kind, null, under},
+    operand::{Is, Part, alike, compared, null, under},
     tokens::{Tokens, outside, refuse},
 };
 use crate::{
@@ -33,8 +33,9 @@ pub(super) type Result<T> = std::result::Result<T, PredicateError>;
 /// The subset: `=` `==` `<>` `!=` `<` `<=` `>` `>=` between a column and a literal, or between two
 /// columns of one kind and collation; `[NOT] IN` and `[NOT] BETWEEN` with literals;
 /// `IS [NOT] NULL`; AND, OR, NOT, parentheses. Literals are numbers, `'text'`, `X'blob'`, NULL,
-/// TRUE and FALSE. Column names are found without regard to ASCII case, quoted or not; `"x"`,
-/// `[x]` and `` `x` `` are always names. The bounds are [`MAX_DEPTH`] and [`MAX_COMPARISONS`].
+/// TRUE and FALSE. `"x"`, `[x]` and `` `x` `` are always names. In SQLite names are found without
+/// regard to ASCII case, quoted or not. In PostgreSQL they are found as there, a boolean column is
+/// a condition by itself, and a literal is one of its column's type. The bounds are [`MAX_DEPTH`] and [`MAX_COMPARISONS`].
 ///
 /// # Errors
 /// [`PredicateError`] for everything else, with its place; only another text can help. Refused
@@ -152,7 +153,7 @@ impl<'a> Parser<'a> {
     /// What follows `column [NOT] IN`.
     fn list(&mut self, left: Part<'a>, negated: bool) -> Result<Condition> {
         let (column, at) = left.column("IN")?;
-        let operand = compared(column, at)?;
+        let operand = compared(column, Op::Eq, at)?;
         if !self.tokens.eat(&Token::LParen) {
             let message = "IN takes literals in parentheses, as in IN (1, 2)";
             return Err(refuse(self.tokens.place(), message));
@@ -175,7 +176,7 @@ impl<'a> Parser<'a> {
     /// What follows `column [NOT] BETWEEN`.
     fn between(&mut self, left: Part<'a>, negated: bool) -> Result<Condition> {
         let (column, at) = left.column("BETWEEN")?;
-        let operand = compared(column, at)?;
+        let operand = compared(column, Op::Le, at)?;
         let low = self.literal(column, "BETWEEN")?;
         if !self.tokens.eat_word("AND") {
             return Err(self.tokens.stranger());
@@ -244,26 +245,19 @@ fn compare(left: Part<'_>, op: Op, right: Part<'_>) -> Result<Condition> {
     let (left_at, right_at) = (left.at, right.at);
     match (left.is, right.is) {
         (Is::Column(column), Is::Literal(value)) => Ok(Condition::Literal {
-            column: compared(column, left_at)?,
+            column: compared(column, op, left_at)?,
             op,
             value: under(column, value, right_at)?,
         }),
         // SQLite takes affinity and collation from the column, whichever side it stands on.
         (Is::Literal(value), Is::Column(column)) => Ok(Condition::Literal {
-            column: compared(column, right_at)?,
+            column: compared(column, op, right_at)?,
             op: op.mirrored(),
             value: under(column, value, left_at)?,
         }),
         (Is::Column(a), Is::Column(b)) => {
-            let (left, right) = (compared(a, left_at)?, compared(b, right_at)?);
-            if kind(a) != kind(b) || a.collation != b.collation {
-                let message = format!(
-                    "\"{}\" and \"{}\" differ in type or collation; two columns are compared only \
-                     where both are numeric, text or blob and collate alike",
-                    a.name, b.name
-                );
-                return Err(refuse(right_at, message));
-            }
+            let (left, right) = (compared(a, op, left_at)?, compared(b, op, right_at)?);
+            alike(a, b, right_at)?;
             Ok(Condition::Columns { left, op, right })
         }
         (Is::Literal(_), Is::Literal(_)) => {

@@ -44,6 +44,9 @@ pub enum ErrorCode {
     DbUnavailable,
     /// The bus cannot store now. Publish again later, with the same `id`.
     BusUnavailable,
+    /// The process has just started, and waits for its database or its bus. Ask again after
+    /// `retry_after_ms`.
+    Starting,
     /// The query took too long. Ask for less.
     QueryTimeout,
 }
@@ -105,7 +108,7 @@ impl ErrorCode {
             Self::UpgradeRequired => 426,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
-            Self::DbUnavailable | Self::BusUnavailable => 503,
+            Self::DbUnavailable | Self::BusUnavailable | Self::Starting => 503,
             Self::QueryTimeout => 504,
         }
     }
@@ -126,6 +129,7 @@ impl ErrorCode {
             Self::Internal => "internal",
             Self::DbUnavailable => "db_unavailable",
             Self::BusUnavailable => "bus_unavailable",
+            Self::Starting => "starting",
             Self::QueryTimeout => "query_timeout",
         }
     }
@@ -152,6 +156,10 @@ impl ErrorCode {
             Self::Internal => ("服务器内部错误", "an internal error"),
             Self::DbUnavailable => ("数据库暂时不可用", "the database cannot be read now"),
             Self::BusUnavailable => ("消息总线暂时不可用", "the bus cannot store now"),
+            Self::Starting => (
+                "服务正在启动,请稍后再试",
+                "the server is starting, ask again later",
+            ),
             Self::QueryTimeout => ("查询超时", "the query took too long"),
         };
         match language {

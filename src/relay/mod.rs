@@ -9,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::{Bus, PublishError},
+    clock::now_ms,
     event::Batch,
     metrics::{Health, Metrics, Part},
+    position::Checkpoint,
     source::{Source, SourceError},
     topic::Topics,
 };
@@ -18,6 +20,12 @@ pub use translate::Translator;
 
 /// The pause after the source or the bus could not be reached.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long the source is held while the bus cannot be claimed.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The pause of a producer that stands by: whoever waits for it waits for three seconds at most.
+const STANDBY_PAUSE: Duration = Duration::from_millis(600);
 
 /// Runs until `stop` is cancelled and what was read by then is stored, or the source has ended.
 ///
@@ -68,11 +76,10 @@ impl<B: Bus> Relay<B> {
             begun = source.begin() => begun,
         };
         begun.or_else(|err| self.source_failed(&err))?;
-        let mut durable = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            claimed = self.bus.claim() => claimed.map_err(|err| self.bus_failed(&err))?,
+        let Some(mut durable) = self.claim().await? else {
+            return Ok(());
         };
+        let mut redefined = self.bus.redefined();
         loop {
             // The only confirmation, and only of what the bus holds.
             source.confirm(durable.as_ref());
@@ -88,18 +95,56 @@ impl<B: Bus> Relay<B> {
             };
             let read = transactions.changes.len() as u64;
             self.metrics.changes_read.inc_by(read);
+            let mut events = self.translator.events(&transactions.changes);
+            let is_news = durable.as_ref() != Some(&transactions.checkpoint);
+            if is_news && !transactions.more {
+                let topics = std::mem::take(&mut redefined);
+                let place = &transactions.checkpoint;
+                events.extend(self.translator.reloads(&topics, place, now_ms()));
+            }
             let batch = Batch {
-                events: self.translator.events(&transactions.changes),
+                events,
                 checkpoint: Some(transactions.checkpoint.clone()),
                 marks: transactions.marks,
                 more: transactions.more,
             };
+            let committed_ms = transactions.changes.last().map(|change| change.at_ms);
             match self.publish(batch).await? {
                 Some(stored) => self.metrics.events_published.inc_by(stored as u64),
                 None => return Ok(()),
             };
+            if let Some(committed_ms) = committed_ms {
+                let lag = now_ms().saturating_sub(committed_ms).max(0);
+                self.metrics.publish_lag.set(lag as f64 / 1000.0);
+            }
             self.health.up(Part::Source);
             durable = Some(transactions.checkpoint);
+        }
+    }
+
+    /// Claims the bus, trying for a while: the source is held meanwhile, for to begin it anew costs
+    /// the database more. After that it is begun anew, which tells how much it keeps for us. `None`
+    /// when told to stop.
+    async fn claim(&self) -> Result<Option<Option<Checkpoint>>, Duration> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(None),
+                claimed = self.bus.claim() => match claimed {
+                    Ok(durable) => return Ok(Some(durable)),
+                    Err(err) => {
+                        let pause = self.bus_failed(&err);
+                        if begun.elapsed() > CLAIM_PATIENCE {
+                            return Err(pause);
+                        }
+                    }
+                },
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(None),
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
+            }
         }
     }
 
@@ -133,7 +178,10 @@ impl<B: Bus> Relay<B> {
             return Ok(());
         }
         self.health.down(Part::Source, err);
-        Err(RETRY_PAUSE)
+        Err(match err {
+            SourceError::Standby(_) => STANDBY_PAUSE,
+            _ => RETRY_PAUSE,
+        })
     }
 
     fn bus_failed(&self, err: &PublishError) -> Duration {

@@ -99,6 +99,28 @@ impl Translator {
         events.into_iter().map(|(_, event)| event).collect()
     }
 
+    /// Tells that topics were defined otherwise before `checkpoint`.
+    pub fn reloads(&self, topics: &[String], checkpoint: &Checkpoint, at_ms: i64) -> Vec<Event> {
+        let known = topics.iter().filter_map(|name| self.topics.get(name));
+        let reload = |topic: &Arc<Topic>| {
+            let table = topic.view.as_ref().map_or("", |view| &view.table);
+            let change = Change {
+                table: table.into(),
+                what: What::Reload,
+                checkpoint: checkpoint.clone(),
+                tx: None,
+                at_ms,
+                xid: None,
+            };
+            let op = match topic.push {
+                Push::Row => Op::Reload,
+                Push::Page => Op::Touch,
+            };
+            self.event(topic, &change, ChangeData::whole(op), None)
+        };
+        known.map(reload).collect()
+    }
+
     fn row_event(&mut self, topic: &Topic, view: &View, change: &Change) -> Option<Event> {
         let (shape, inserted, old, new) = match &change.what {
             What::Reload => {
@@ -116,7 +138,10 @@ impl Translator {
                 new,
             } => (shape, *inserted, old, new),
         };
-        let seen = self.seen(topic, view, shape, (inserted, old.as_ref(), new.as_ref()));
+        // Where transactions have ids, as in PostgreSQL, an insert never replaces a row.
+        let certain = change.xid.is_some();
+        let images = (old.as_ref(), new.as_ref());
+        let seen = self.seen(topic, view, shape, (inserted, certain), images);
         let data = match seen {
             Seen::Nothing => return None,
             Seen::Unknown => ChangeData::whole(Op::Reload),
@@ -157,7 +182,8 @@ impl Translator {
         topic: &Topic,
         view: &View,
         shape: &Arc<Table>,
-        (inserted, old, new): (bool, Option<&Row>, Option<&'a Row>),
+        (inserted, certain): (bool, bool),
+        (old, new): (Option<&Row>, Option<&'a Row>),
     ) -> Seen<'a> {
         let Ok(condition) = self.condition(topic, view, shape) else {
             return Seen::Unknown;
@@ -171,6 +197,8 @@ impl Translator {
         let old_key = old.and_then(|row| row.pick(&view.key));
         match new.map(|row| (row, row.pick(&view.key))) {
             Some((_, None)) => Seen::Unknown,
+            // The condition is on a value that the database did not send.
+            Some((row, _)) if !tells(&row) => Seen::Unknown,
             Some((row, Some(key))) if holds(row) => Seen::Within {
                 row,
                 entered: was_within.map_or(inserted, |within| !within),
@@ -178,6 +206,7 @@ impl Translator {
                 key,
             },
             _ if was_within == Some(false) => Seen::Nothing,
+            Some(_) if inserted && certain => Seen::Nothing,
             // Outside now; before, it may have been inside, be it by REPLACE of another row.
             Some((_, Some(key))) => Seen::Left(old_key.unwrap_or(key)),
             None => old_key.map_or(Seen::Unknown, Seen::Left),

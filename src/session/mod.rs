@@ -2,6 +2,7 @@
 //! never a queue of events; while a direct query runs the cursor stands still, so that the reply
 //! takes its exact place between two events (docs/protocol.md §1.1).
 
+mod frame;
 mod requests;
 mod stream;
 mod wire;
@@ -23,7 +24,7 @@ use wire::{Inbound, Wire};
 use crate::{
     fanout::Backlog,
     groups::Group,
-    metrics::Metrics,
+    metrics::{Health, Metrics, Part},
     position::{Checkpoint, Position},
     protocol::{self, CloseReason, Failure, Language, Rid, Select},
     query::Queries,
@@ -33,7 +34,7 @@ use crate::{
 };
 
 /// How long a reply waits for the stream to pass what it saw, before it says `"exact":false`.
-pub const SETTLE: Duration = Duration::from_millis(250);
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// How often a query is read again whose place was lost before it could be sent.
 const MAX_TRIES: u8 = 3;
@@ -81,6 +82,8 @@ pub struct Gateway {
     pub group: Group,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is well: a tick proves nothing while no source is.
+    pub health: Health,
     /// Limits and clocks.
     pub config: SessionConfig,
     /// Cancelled when the process stops.
@@ -280,8 +283,10 @@ impl Session {
         if due(self.clocks.tick) {
             self.clocks.tick = Some(now + self.gateway.config.tick_interval);
             // `advance` ran just before, so unless a query holds it the cursor is the head.
-            let frame = protocol::tick(&self.cursor);
-            self.wire.send(frame).await?;
+            if !self.gateway.health.is_down(Part::Source) {
+                let frame = protocol::tick(&self.cursor);
+                self.wire.send(frame).await?;
+            }
         }
         if self.clocks.ping <= now {
             self.clocks.ping = now + self.gateway.config.ping_interval;

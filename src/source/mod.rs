@@ -1,5 +1,6 @@
 //! Source: turns a database's committed changes into [`Change`]s.
 
+pub mod postgres;
 pub mod sqlite;
 
 use std::{future::Future, sync::Arc};

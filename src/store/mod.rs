@@ -1,6 +1,7 @@
 //! Store: answers direct queries, and says exactly what the answer saw.
 
 pub mod demo;
+pub mod postgres;
 mod sql;
 pub mod sqlite;
 

@@ -1,14 +1,21 @@
 //! From a topic and what is asked of it to one SELECT. Names come from the table's own
 //! description, values are bound: no text of a client's ever becomes SQL.
 
+mod dialect;
+
 use super::StoreError;
 use crate::{
     predicate,
-    protocol::{After, Condition, Key, Params, Select, Test},
+    protocol::{After, Condition, Key, Page, Params, Select, Test},
     row::{self, Value},
     sqlite::quote,
-    topic::{Affinity, Order, Table, View},
+    topic::{Affinity, Column, Order, Table, View},
 };
+
+pub use dialect::Dialect;
+
+/// What is said of an `after` that is not one of this topic.
+const FOREIGN: StoreError = StoreError::BadParam("params.after: a page.next of this topic");
 
 /// One SELECT, and what is needed to make a reply of its rows.
 #[derive(Debug)]
@@ -47,6 +54,7 @@ pub enum Kind {
 }
 
 struct Builder<'a> {
+    dialect: Dialect,
     view: &'a View,
     table: &'a Table,
     wheres: Vec<String>,
@@ -60,8 +68,15 @@ struct Builder<'a> {
 /// # Errors
 /// [`StoreError::BadParam`] for what does not fit the topic; [`StoreError::Gone`] where the
 /// topic's condition or columns do not fit the table any more.
-pub fn plan(topic: &str, view: &View, table: &Table, select: &Select) -> Result<Plan, StoreError> {
+pub fn plan(
+    dialect: Dialect,
+    topic: &str,
+    view: &View,
+    table: &Table,
+    select: &Select,
+) -> Result<Plan, StoreError> {
     let mut builder = Builder {
+        dialect,
         view,
         table,
         wheres: Vec::new(),
@@ -76,15 +91,13 @@ pub fn plan(topic: &str, view: &View, table: &Table, select: &Select) -> Result<
     match select {
         Select::Id(key) => builder.one(key),
         Select::Page(params) => builder.page(params),
-        Select::After(after) if after.topic != topic => Err(StoreError::BadParam(
-            "params.after: a page.next of this topic",
-        )),
+        Select::After(after) if after.topic != topic => Err(FOREIGN),
         Select::After(after) => builder.after(after),
         Select::All(params) => builder.all(params),
     }
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
     fn one(mut self, key: &Key) -> Result<Plan, StoreError> {
         let columns = &self.view.key;
         let named = match (key, &columns[..]) {
@@ -100,7 +113,7 @@ impl Builder<'_> {
             return Err(StoreError::BadParam("id: exactly the key columns"));
         }
         for (column, value) in named {
-            let sql = self.test(&quote(&column), &column, &Test::Eq(value));
+            let sql = self.test(&column, &Test::Eq(value), "id: a value of the key's type")?;
             self.wheres.push(sql);
         }
         self.finish(Kind::One, Vec::new(), Vec::new(), 1, None)
@@ -131,17 +144,30 @@ impl Builder<'_> {
             self.size(after.params.size)?,
         );
         if order.len() != after.last.len() {
-            return Err(StoreError::BadParam(
-                "params.after: a page.next of this topic",
-            ));
+            return Err(FOREIGN);
         }
         self.place = Some((order.clone(), after.last.clone()));
         self.finish(Kind::Page, order, after.params.filter.clone(), size, None)
     }
 
-    fn bind(&mut self, value: Value) -> String {
-        self.values.push(value);
-        format!("?{}", self.values.len())
+    /// Binds a value that is compared with a column.
+    fn bind(
+        &mut self,
+        column: &str,
+        value: Value,
+        wrong: &'static str,
+    ) -> Result<String, StoreError> {
+        let column = self.column(column)?;
+        let value = self.dialect.typed(column, value);
+        self.values.push(value.ok_or(StoreError::BadParam(wrong))?);
+        Ok(self.dialect.place(self.values.len(), column))
+    }
+
+    fn column(&self, name: &str) -> Result<&'a Column, StoreError> {
+        let lost = || format!("table \"{}\" has lost column \"{name}\"", self.table.name);
+        self.table
+            .column(name)
+            .ok_or_else(|| StoreError::Gone(lost()))
     }
 
     fn size(&self, asked: Option<u32>) -> Result<u32, StoreError> {
@@ -154,9 +180,9 @@ impl Builder<'_> {
         }
     }
 
-    fn shown(&self, column: &str, wrong: &'static str) -> Result<String, StoreError> {
+    fn shown(&self, column: &str, wrong: &'static str) -> Result<(), StoreError> {
         match self.view.shows(column) && self.table.column(column).is_some() {
-            true => Ok(quote(column)),
+            true => Ok(()),
             false => Err(StoreError::BadParam(wrong)),
         }
     }
@@ -170,6 +196,11 @@ impl Builder<'_> {
         };
         for by in &order {
             self.shown(&by.column, "params.order: the topic's own columns")?;
+            if !dialect::ordered(self.column(&by.column)?) {
+                return Err(StoreError::BadParam(
+                    "params.order: columns that have an order",
+                ));
+            }
         }
         for column in &self.view.key {
             if !order.iter().any(|by| by.column == *column) {
@@ -184,40 +215,49 @@ impl Builder<'_> {
 
     fn filter(&mut self, conditions: &[Condition]) -> Result<(), StoreError> {
         for condition in conditions {
-            let column = self.shown(&condition.column, "params.filter: the topic's own columns")?;
-            let sql = self.test(&column, &condition.column, &condition.test);
+            self.shown(&condition.column, "params.filter: the topic's own columns")?;
+            let wrong = "params.filter: a value of the column's type";
+            let sql = self.test(&condition.column, &condition.test, wrong)?;
             self.wheres.push(sql);
         }
         Ok(())
     }
 
-    fn test(&mut self, column: &str, name: &str, test: &Test) -> String {
+    fn test(&mut self, name: &str, test: &Test, wrong: &'static str) -> Result<String, StoreError> {
+        let column = quote(name);
         let (operator, value) = match test {
-            Test::Eq(Value::Null) => return format!("{column} IS NULL"),
-            Test::Ne(Value::Null) => return format!("{column} IS NOT NULL"),
+            Test::Eq(Value::Null) => return Ok(format!("{column} IS NULL")),
+            Test::Ne(Value::Null) => return Ok(format!("{column} IS NOT NULL")),
             Test::Eq(value) if self.encoded(name, value).is_some() => {
-                return self.in_list(column, name, std::slice::from_ref(value));
+                return self.in_list(name, std::slice::from_ref(value), wrong);
             }
             Test::Ne(value) if self.encoded(name, value).is_some() => {
-                let listed = self.in_list(column, name, std::slice::from_ref(value));
-                return format!("NOT ({listed})");
+                let listed = self.in_list(name, std::slice::from_ref(value), wrong)?;
+                return Ok(format!("NOT ({listed})"));
             }
-            Test::In(values) => return self.in_list(column, name, values),
-            Test::Like(pattern) => ("LIKE", Value::Text(pattern.clone())),
-            Test::Eq(value) => ("=", value.clone()),
-            Test::Ne(value) => ("<>", value.clone()),
-            Test::Lt(value) => ("<", value.clone()),
-            Test::Lte(value) => ("<=", value.clone()),
-            Test::Gt(value) => (">", value.clone()),
-            Test::Gte(value) => (">=", value.clone()),
+            Test::In(values) => return self.in_list(name, values, wrong),
+            Test::Like(pattern) => {
+                let pattern = self.dialect.pattern(pattern);
+                self.values
+                    .push(pattern.ok_or(StoreError::BadParam(wrong))?);
+                let place = self.values.len();
+                return Ok(self.dialect.like(self.column(name)?, place));
+            }
+            Test::Eq(value) => ("=", value),
+            Test::Ne(value) => ("<>", value),
+            Test::Lt(value) => ("<", value),
+            Test::Lte(value) => ("<=", value),
+            Test::Gt(value) => (">", value),
+            Test::Gte(value) => (">=", value),
         };
-        format!("{column} {operator} {}", self.bind(value))
+        let place = self.bind(name, value.clone(), wrong)?;
+        Ok(format!("{column} {operator} {place}"))
     }
 
-    /// What a text may stand for, beside itself: the wire spells bytes, and integers that a
-    /// browser would round, as text. A column's affinity makes numbers of texts by itself.
+    /// What a text may stand for in SQLite, beside itself: the wire spells bytes, and integers
+    /// that a browser would round, as text. A column's affinity makes numbers of texts by itself.
     fn encoded(&self, name: &str, value: &Value) -> Option<Value> {
-        let Value::Text(text) = value else {
+        let (Dialect::Sqlite, Value::Text(text)) = (self.dialect, value) else {
             return None;
         };
         if let Some(bytes) = row::unhex(text) {
@@ -234,44 +274,55 @@ impl Builder<'_> {
         integer.filter(|_| untyped).map(Value::Integer)
     }
 
-    fn in_list(&mut self, column: &str, name: &str, values: &[Value]) -> String {
+    fn in_list(
+        &mut self,
+        name: &str,
+        values: &[Value],
+        wrong: &'static str,
+    ) -> Result<String, StoreError> {
+        let column = quote(name);
         let (nulls, others): (Vec<_>, Vec<_>) =
             values.iter().partition(|value| **value == Value::Null);
         let mut places = Vec::with_capacity(others.len());
         for value in others {
-            places.push(self.bind(value.clone()));
+            places.push(self.bind(name, value.clone(), wrong)?);
             if let Some(encoded) = self.encoded(name, value) {
-                places.push(self.bind(encoded));
+                places.push(self.bind(name, encoded, wrong)?);
             }
         }
-        let listed = format!("{column} IN ({})", places.join(", "));
-        match nulls.is_empty() {
+        let listed = match places.is_empty() {
+            true => self.dialect.never().to_owned(),
+            false => format!("{column} IN ({})", places.join(", ")),
+        };
+        Ok(match nulls.is_empty() {
             true => listed,
             false => format!("({listed} OR {column} IS NULL)"),
-        }
+        })
     }
 
     /// What stands after the row with these values: `a > x OR a = x AND (b > y OR …)`, with
-    /// NULL the smallest of all, as SQLite sorts it.
-    fn beyond(&mut self, order: &[Order], last: &[Value]) -> String {
-        let mut sql = "0".to_owned();
+    /// NULL the smallest of all, as both databases are told to sort it.
+    fn beyond(&mut self, order: &[Order], last: &[Value]) -> Result<String, StoreError> {
+        let wrong = "params.after: a page.next of this topic";
+        let mut sql = self.dialect.never().to_owned();
         for (by, value) in order.iter().zip(last).rev() {
             let column = quote(&by.column);
-            let after = match (by.descending, value) {
-                (false, Value::Null) => format!("{column} IS NOT NULL"),
-                (true, Value::Null) => "0".to_owned(),
-                (false, value) => format!("{column} > {}", self.bind(value.clone())),
-                (true, value) => {
-                    format!(
-                        "({column} < {} OR {column} IS NULL)",
-                        self.bind(value.clone())
-                    )
-                }
+            if *value == Value::Null {
+                let after = match by.descending {
+                    false => format!("{column} IS NOT NULL"),
+                    true => self.dialect.never().to_owned(),
+                };
+                sql = format!("({after} OR ({column} IS NULL AND {sql}))");
+                continue;
+            }
+            let place = self.bind(&by.column, value.clone(), wrong)?;
+            let after = match by.descending {
+                false => format!("{column} > {place}"),
+                true => format!("({column} < {place} OR {column} IS NULL)"),
             };
-            let same = self.bind(value.clone());
-            sql = format!("({after} OR ({column} IS {same} AND {sql}))");
+            sql = format!("({after} OR ({column} = {place} AND {sql}))");
         }
-        sql
+        Ok(sql)
     }
 
     fn finish(
@@ -291,29 +342,27 @@ impl Builder<'_> {
                 .collect(),
             false => self.view.columns.clone(),
         };
-        let missing = columns
-            .iter()
-            .find(|column| self.table.column(column).is_none());
-        if let Some(column) = missing {
-            let text = format!("table \"{}\" has lost column \"{column}\"", self.table.name);
-            return Err(StoreError::Gone(text));
+        for column in &columns {
+            self.column(column)?;
         }
-        let table = format!("main.{}", quote(&self.table.name));
+        let table = self.dialect.table(&self.table.name);
         // The list's length is that of the whole list, wherever the page stands in it.
         let total = (kind == Kind::Page).then(|| count(&table, &self.wheres));
         let shared = self.values.len();
         if let Some((order, last)) = self.place.take() {
-            let beyond = self.beyond(&order, &last);
+            let beyond = self.beyond(&order, &last)?;
             self.wheres.push(beyond);
         }
-        let list: Vec<String> = columns.iter().map(|column| quote(column)).collect();
         let mut rows = format!(
             "SELECT {} FROM {table}{}",
-            list.join(", "),
+            self.dialect.outputs(self.table, &columns),
             filter_sql(&self.wheres)
         );
         if !order.is_empty() {
-            let order: Vec<String> = order.iter().map(order_sql).collect();
+            let order = order
+                .iter()
+                .map(|by| Ok(self.dialect.order(self.column(&by.column)?, by.descending)));
+            let order: Vec<String> = order.collect::<Result<_, StoreError>>()?;
             rows += &format!(" ORDER BY {}", order.join(", "));
         }
         let skip = u64::from(number.unwrap_or(1) - 1) * u64::from(limit);
@@ -333,12 +382,52 @@ impl Builder<'_> {
     }
 }
 
-fn order_sql(by: &Order) -> String {
-    format!(
-        "{} {}",
-        quote(&by.column),
-        if by.descending { "DESC" } else { "ASC" }
-    )
+// === impl Plan ===
+
+impl Plan {
+    /// The values of a row, in the order of [`Plan::columns`], that a continuation goes by.
+    pub fn place(&self, values: &[Value]) -> Vec<Value> {
+        let place = |by: &Order| self.columns.iter().position(|column| *column == by.column);
+        let places = self.order.iter().filter_map(place);
+        places.map(|place| values[place].clone()).collect()
+    }
+
+    /// The page: `last` is the place of its last row, if there are more.
+    pub fn page(&self, topic: &str, total: u64, last: Option<Vec<Value>>) -> Page {
+        let next = last.map(|last| After {
+            topic: topic.to_owned(),
+            params: Params {
+                page: None,
+                size: Some(self.limit),
+                order: self.order.clone(),
+                filter: self.filter.clone(),
+            },
+            last,
+        });
+        Page {
+            number: self.number,
+            size: self.limit,
+            total,
+            next: next.map(|next| next.token()),
+        }
+    }
+
+    /// The reply's page, or the refusal of more rows than an `all` may have.
+    pub fn paged(
+        &self,
+        topic: &str,
+        total: u64,
+        last: Option<Vec<Value>>,
+    ) -> Result<Option<Page>, StoreError> {
+        match self.kind {
+            Kind::One => Ok(None),
+            Kind::All if last.is_some() => Err(StoreError::BadParam(
+                "params.all: the view has more rows than the topic's max_rows, take pages",
+            )),
+            Kind::All => Ok(None),
+            Kind::Page => Ok(Some(self.page(topic, total, last))),
+        }
+    }
 }
 
 fn filter_sql(wheres: &[String]) -> String {

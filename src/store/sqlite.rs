@@ -13,11 +13,11 @@ use tokio::sync::Semaphore;
 
 use super::{
     Horizon, Snapshot, Store, StoreError,
-    sql::{self, Kind, Plan},
+    sql::{self, Dialect, Plan},
 };
 use crate::{
     position::Checkpoint,
-    protocol::{After, Page, Params, Select},
+    protocol::Select,
     row::{Rows, Value},
     sqlite::{self, FileId, Mode},
     topic::{Table, Topic, View},
@@ -189,18 +189,9 @@ impl Reader {
     ) -> Result<Snapshot, StoreError> {
         let horizon = self.horizon().map_err(failed)?;
         let table = self.table(view)?;
-        let plan = sql::plan(topic, view, &table, select)?;
+        let plan = sql::plan(Dialect::Sqlite, topic, view, &table, select)?;
         let (rows, last) = self.rows(&plan)?;
-        let page = match plan.kind {
-            Kind::One => None,
-            Kind::All if last.is_some() => {
-                return Err(StoreError::BadParam(
-                    "params.all: the view has more rows than the topic's max_rows, take pages",
-                ));
-            }
-            Kind::All => None,
-            Kind::Page => Some(self.page(topic, &plan, last)?),
-        };
+        let page = plan.paged(topic, self.total(&plan)?, last)?;
         Ok(Snapshot {
             horizon,
             rows,
@@ -227,11 +218,6 @@ impl Reader {
         let mut found = statement
             .query(params_from_iter(&plan.values))
             .map_err(failed)?;
-        let places: Vec<Option<usize>> = plan
-            .order
-            .iter()
-            .map(|by| plan.columns.iter().position(|column| *column == by.column))
-            .collect();
         let (mut rows, mut last) = (Rows::default(), Vec::new());
         while let Some(row) = found.next().map_err(failed)? {
             if rows.len() == plan.limit as usize {
@@ -242,43 +228,20 @@ impl Reader {
                 .collect::<rusqlite::Result<Vec<_>>>()
                 .map_err(failed)?;
             rows.push(plan.columns.iter().map(String::as_str).zip(&values));
-            last = places
-                .iter()
-                .flatten()
-                .map(|place| values[*place].clone())
-                .collect();
+            last = plan.place(&values);
         }
         Ok((rows, None))
     }
 
-    fn page(&self, topic: &str, plan: &Plan, last: Option<Vec<Value>>) -> Result<Page, StoreError> {
-        let total = match &plan.total {
-            Some(sql) => self
-                .conn
-                .prepare_cached(sql)
-                .and_then(|mut statement| {
-                    let shared = &plan.values[..plan.shared];
-                    statement.query_row(params_from_iter(shared), |row| row.get::<_, i64>(0))
-                })
-                .map_err(failed)?,
-            None => 0,
+    /// The length of the whole list, where it is asked for.
+    fn total(&self, plan: &Plan) -> Result<u64, StoreError> {
+        let Some(sql) = &plan.total else {
+            return Ok(0);
         };
-        let next = last.map(|last| After {
-            topic: topic.to_owned(),
-            params: Params {
-                page: None,
-                size: Some(plan.limit),
-                order: plan.order.clone(),
-                filter: plan.filter.clone(),
-            },
-            last,
-        });
-        Ok(Page {
-            number: plan.number,
-            size: plan.limit,
-            total: total.unsigned_abs(),
-            next: next.map(|next| next.token()),
-        })
+        let mut statement = self.conn.prepare_cached(sql).map_err(failed)?;
+        let shared = &plan.values[..plan.shared];
+        let total = statement.query_row(params_from_iter(shared), |row| row.get::<_, i64>(0));
+        Ok(total.map_err(failed)?.unsigned_abs())
     }
 }
 

@@ -18,7 +18,7 @@ pub enum Kind {
     Float8,
     /// `numeric`: digits without end, NaN, infinities.
     Numeric,
-    /// `text`, `varchar`, `name`, `"char"`.
+    /// `text`, `varchar`.
     Text,
     /// `char(n)`: trailing blanks do not count when it is compared.
     Padded,

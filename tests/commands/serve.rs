@@ -19,6 +19,9 @@ fn help_and_version_are_for_people_and_end_with_0() {
     assert_eq!((help.code, &*help.stderr), (0, ""));
     for word in [
         "serve",
+        "produce",
+        "publish",
+        "tail",
         "query",
         "check",
         "init",
@@ -36,7 +39,9 @@ fn help_and_version_are_for_people_and_end_with_0() {
         "{}",
         help.stdout
     );
-    for command in ["serve", "query", "check", "init", "remove"] {
+    for command in [
+        "serve", "produce", "publish", "tail", "query", "check", "init", "remove",
+    ] {
         let help = folder.run(&[command, "--help"]);
         assert_eq!(help.code, 0);
         assert!(help.stdout.contains("Usage: rowcast"), "{}", help.stdout);
@@ -108,7 +113,7 @@ fn a_bad_configuration_ends_with_64_and_names_file_key_allowed_and_nearest() {
             "[log]\nlevel = \"inof\"\n",
             &["log.level", "did you mean \"info\"?"],
         ),
-        ("[bus]\nurl = \"nats://h\"\n", &["bus.url", "embedded:"]),
+        ("[bus]\nurl = \"amqp://h\"\n", &["bus.url", "embedded:"]),
         (
             "[[topics]]\ntype = \"a\"\npush = \"pages\"\n",
             &["topics[0].push", "did you mean \"page\"?", "row"],

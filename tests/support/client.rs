@@ -93,10 +93,18 @@ impl Socket {
             .await
     }
 
-    /// The next frame, or how the server closed the socket.
+    /// The next frame, or how the server closed the socket. Pings do not put the deadline off.
     pub async fn next_or_close(&mut self) -> Result<String, Closed> {
+        in_time("a frame", self.frame_or_close()).await
+    }
+
+    async fn frame_or_close(&mut self) -> Result<String, Closed> {
+        let cut = |code| Closed {
+            code,
+            reason: String::new(),
+        };
         loop {
-            match in_time("a frame", self.stream.next()).await {
+            match self.stream.next().await {
                 Some(Ok(Message::Text(text))) => return Ok(text.to_string()),
                 Some(Ok(Message::Close(Some(frame)))) => {
                     return Err(Closed {
@@ -104,19 +112,9 @@ impl Socket {
                         reason: frame.reason.to_string(),
                     });
                 }
-                Some(Ok(Message::Close(None))) => {
-                    return Err(Closed {
-                        code: 1005,
-                        reason: String::new(),
-                    });
-                }
+                Some(Ok(Message::Close(None))) => return Err(cut(1005)),
                 Some(Ok(_)) => {}
-                None | Some(Err(_)) => {
-                    return Err(Closed {
-                        code: 1006,
-                        reason: String::new(),
-                    });
-                }
+                None | Some(Err(_)) => return Err(cut(1006)),
             }
         }
     }

@@ -4,9 +4,15 @@
 
 pub mod client;
 pub mod command;
+pub mod django;
 pub mod follower;
+pub mod nats;
+pub mod postgres;
+pub mod producer;
 pub mod raw;
 pub mod server;
+pub mod stack;
+pub mod values;
 pub mod writer;
 
 use std::{
@@ -16,7 +22,10 @@ use std::{
 
 pub use client::{Closed, Socket};
 pub use command::{Folder, Ran};
+pub use django::Project;
 pub use follower::Follower;
+pub use nats::{Nats, NatsOptions};
+pub use producer::Producer;
 pub use raw::Raw;
 pub use server::{Options, Server};
 pub use writer::{Python, python, sqlite3};

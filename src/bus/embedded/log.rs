@@ -86,6 +86,11 @@ impl Log {
         head(&self.conn)
     }
 
+    /// How far the source has been read into the file, parts included.
+    pub fn reached(&self) -> Result<Option<Checkpoint>, Failure> {
+        reached(&self.conn)
+    }
+
     /// Appends batches in one commit, or if that fails, none of them.
     pub fn append(&mut self, batches: &[Batch]) -> Vec<Result<Published, PublishError>> {
         let mut outcomes = Vec::with_capacity(batches.len());
@@ -205,11 +210,14 @@ fn append(tx: &Transaction<'_>, batch: &Batch, now: i64) -> Result<Published, Ap
         }));
     }
     let mut head = head(tx)?;
+    let mut known = None;
     if let Some(checkpoint) = &batch.checkpoint {
-        match &head.checkpoint {
+        known = reached(tx)?;
+        match &known {
             Some(stored) if stored.source != checkpoint.source => {
                 begin_epoch(tx)?;
                 head = self::head(tx)?;
+                known = None;
             }
             Some(stored) if stored.covers(checkpoint) => {
                 return Ok(Published {
@@ -219,6 +227,13 @@ fn append(tx: &Transaction<'_>, batch: &Batch, now: i64) -> Result<Published, Ap
             }
             _ => {}
         }
+        if batch.more {
+            let stored = keep_part(tx, batch, &bodies, known.as_ref())?;
+            set_fact(tx, "open", checkpoint.to_string())?;
+            let position = head.position;
+            return Ok(Published { position, stored });
+        }
+        end_parts(tx, &mut head, now)?;
         set_fact(tx, "checkpoint", checkpoint.to_string())?;
     }
     let (mut stored, mut bytes) = (0, 0);
@@ -226,6 +241,9 @@ fn append(tx: &Transaction<'_>, batch: &Batch, now: i64) -> Result<Published, Ap
     let mut position = head.position.clone();
     for (event, body) in batch.events.iter().zip(&bodies) {
         let change = event.checkpoint().is_some();
+        if is_stored(event, known.as_ref()) {
+            continue;
+        }
         if !change && let Some(offset) = repeated(tx, event, now)? {
             position = head.position.at(offset);
             continue;
@@ -256,6 +274,61 @@ fn append(tx: &Transaction<'_>, batch: &Batch, now: i64) -> Result<Published, Ap
     Ok(Published { position, stored })
 }
 
+/// Whether an event's change was stored with an earlier batch.
+fn is_stored(event: &Event, known: Option<&Checkpoint>) -> bool {
+    let place = event.checkpoint();
+    place.is_some_and(|place| known.is_some_and(|known| known.covers(place)))
+}
+
+/// Keeps a part that readers do not see yet; returns how many of its events were new.
+fn keep_part(
+    tx: &Transaction<'_>,
+    batch: &Batch,
+    bodies: &[String],
+    known: Option<&Checkpoint>,
+) -> rusqlite::Result<usize> {
+    let mut insert =
+        tx.prepare_cached("INSERT INTO part (id, change, body) VALUES (?1, ?2, ?3)")?;
+    let mut stored = 0;
+    for (event, body) in batch.events.iter().zip(bodies) {
+        if !is_stored(event, known) {
+            insert.execute(params![event.id, event.checkpoint().is_some(), body])?;
+            stored += 1;
+        }
+    }
+    Ok(stored)
+}
+
+/// Gives the parts kept their offsets: the transaction's last part is here.
+fn end_parts(tx: &Transaction<'_>, head: &mut Head, now: i64) -> Result<(), Failure> {
+    let (count, bytes): (i64, i64) = tx
+        .prepare_cached("SELECT count(*), total(length(CAST(body AS BLOB))) FROM part")?
+        .query_row([], |row| Ok((row.get(0)?, row.get::<_, f64>(1)? as i64)))?;
+    if count > 0 {
+        let last = head.position.offset as i64;
+        tx.execute(
+            "INSERT INTO event (offset, id, change, at_ms, body)
+             SELECT ?1 + n, id, change, ?2, body FROM part",
+            params![last, now],
+        )?;
+        tx.execute("DELETE FROM part", [])?;
+        set_fact(tx, "last", last + count)?;
+        let before = fact::<i64>(tx, "bytes")?.unwrap_or(0);
+        set_fact(tx, "bytes", before + bytes)?;
+        head.position = head.position.at((last + count).unsigned_abs());
+    }
+    tx.execute("DELETE FROM fact WHERE name = 'open'", [])?;
+    Ok(())
+}
+
+fn reached(conn: &Connection) -> Result<Option<Checkpoint>, Failure> {
+    let text: Option<String> = match fact(conn, "open")? {
+        Some(open) => Some(open),
+        None => fact(conn, "checkpoint")?,
+    };
+    Ok(text.map(|text| text.parse::<Checkpoint>()).transpose()?)
+}
+
 /// The offset under which an application's event was already stored.
 fn repeated(tx: &Transaction<'_>, event: &Event, now: i64) -> rusqlite::Result<Option<u64>> {
     tx.prepare_cached("SELECT offset FROM recent WHERE id = ?1 AND at_ms >= ?2")?
@@ -271,7 +344,7 @@ fn begin_epoch(tx: &Transaction<'_>) -> Result<(), Failure> {
     let mut bytes = [0_u8; 5];
     getrandom::fill(&mut bytes)?;
     let epoch: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    tx.execute_batch("DELETE FROM event; DELETE FROM recent; DELETE FROM fact")?;
+    tx.execute_batch("DELETE FROM event; DELETE FROM part; DELETE FROM recent; DELETE FROM fact")?;
     set_fact(tx, "epoch", format!("e{epoch}"))?;
     Ok(())
 }

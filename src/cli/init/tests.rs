@@ -63,7 +63,10 @@ impl Site {
     fn topics(&self) -> Topics {
         let config = config::load(Some(self.file()), &Overrides::default()).unwrap();
         assert!(!config.topics_are_demo);
-        assert_eq!(config.database_path(), self.folder.path().join("site.db"));
+        assert_eq!(
+            config.database.url.path().unwrap(),
+            self.folder.path().join("site.db")
+        );
         let tables = self.tables();
         let resolve = |spec: &crate::topic::TopicSpec| {
             let table = tables

