@@ -154,6 +154,17 @@ impl Producer {
         changes
     }
 
+    /// Reads until this is told, whatever else comes before or with it.
+    async fn until(&mut self, wanted: &str) {
+        while !self
+            .batch()
+            .await
+            .changes
+            .iter()
+            .any(|change| told(change) == wanted)
+        {}
+    }
+
     async fn change(&mut self) -> Change {
         self.changes(1).await.remove(0)
     }

@@ -510,3 +510,22 @@ async fn queries_are_asked_over_nats_and_one_gateway_answers() {
     let found = ask("$SRV.PING.rowcast", "").await;
     assert!(String::from_utf8_lossy(&found.payload).contains("rowcast"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_is_ready_and_ticks_only_while_a_producer_is_heard() {
+    let mut stack = Stack::new(TOPICS, TABLES, 1);
+    let mut socket = stack.gateways[0].socket("hello=1").await;
+    socket.send(json!({"type": "sys:hello"})).await;
+    socket.next_of("sys:tick").await;
+    stack.producers[0].kill();
+    wait_until("the gateway to miss the producer", async || {
+        let (status, said) = stack.gateways[0].get("/readyz").await;
+        (status == 503 && said["missing"]["source"].is_string()).then_some(())
+    })
+    .await;
+    // A tick that was due before may be on its way.
+    while !socket.silent_for(Duration::from_secs(6)).await {}
+    stack.producers[0].restart();
+    socket.next_of("sys:tick").await;
+    assert_eq!(stack.gateways[0].get("/readyz").await.0, 200);
+}
