@@ -74,6 +74,7 @@ async function fetchTopics() {
   if (!response.ok) throw new Error(`/api/topics answered ${response.status}`);
   const { topics, hint } = await response.json();
   if (hint) byId("demo-command").textContent = hint;
+  byId("demo").dataset.hint = hint ?? "";
   return topics;
 }
 
@@ -98,7 +99,7 @@ function build(topics) {
   byId("tables").append(...built.slice(0, OPEN_TABLES).map(({ panel }) => panel));
   if (built.length > OPEN_TABLES) byId("tables").append(tabs(built.slice(OPEN_TABLES)));
   if (!built.length) notice("info", "notice.no_topics");
-  offerDemo(topics, hint);
+  offerDemo(topics);
 }
 
 // A tab's table is read when it is first looked at, and followed from then on.
@@ -140,9 +141,10 @@ function tabs(hidden) {
 
 // === the demo ===
 
-function offerDemo(topics, hint) {
+// The demo's views are there where the server gives its hint.
+function offerDemo(topics) {
   const types = new Set(topics.map(({ type }) => type));
-  byId("demo").hidden = !hint || !DEMO_TOPICS.every((type) => types.has(type));
+  byId("demo").hidden = !byId("demo").dataset.hint || !DEMO_TOPICS.every((type) => types.has(type));
   trigger(byId("trigger-info"), "/chat/update/info/", "patient");
   trigger(byId("trigger-record"), "/chat/update/record/", "visit");
   byId("demo-copy").addEventListener("click", async ({ currentTarget: button }) => {
