@@ -28,6 +28,9 @@ pub use topics::topics;
 /// announced anyway.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long responses under way, such as streams of events, may take to end when all else has.
+const RESPONSES_GRACE: Duration = Duration::from_secs(1);
+
 /// How long fanout may take to see what was published last.
 const FANOUT_GRACE: Duration = Duration::from_secs(1);
 
@@ -133,6 +136,10 @@ impl App {
             }
         };
         stop(&self.loops, running, self.grace, self.drain).await;
+        if !self.server.is_finished() {
+            // What was handed to responses is still on its way.
+            let _ = tokio::time::timeout(RESPONSES_GRACE, &mut self.server).await;
+        }
         self.server.abort();
         info!("stopped");
         Ok(())

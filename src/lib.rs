@@ -31,9 +31,11 @@ pub mod store;
 // floor 0: the words
 pub mod clock;
 pub mod event;
+pub mod horizon;
 pub mod metrics;
 pub mod position;
 pub mod predicate;
 pub mod protocol;
 pub mod row;
+pub mod sabotage;
 pub mod topic;

@@ -46,7 +46,12 @@ pub struct Metrics {
     pub ring_offset: Gauge,
     /// Bytes of frames in the ring.
     pub ring_bytes: Gauge,
+    /// Blocks read from the bus for sockets that had fallen out of the ring.
+    pub backlog_reads: Counter,
+    /// Stretches for such sockets that needed no read of their own.
+    pub backlog_hits: Counter,
     queries: Family<Kind, Counter>,
+    inexact: Family<Kind, Counter>,
     resets: Family<Kind, Counter>,
     closes: Family<Kind, Counter>,
     errors: Family<Kind, Counter>,
@@ -78,7 +83,10 @@ impl Default for Metrics {
             sessions: new(r, "sessions", "Open sockets"),
             ring_offset: new(r, "ring_offset", "Last bus offset in the ring"),
             ring_bytes: new(r, "ring_bytes", "Bytes of frames in the ring"),
+            backlog_reads: new(r, "backlog_reads", "Blocks read from the bus for sockets"),
+            backlog_hits: new(r, "backlog_hits", "Stretches for sockets without a read"),
             queries: new(r, "queries", "Direct queries by outcome"),
+            inexact: new(r, "inexact", "Replies without an exact place, by reason"),
             resets: new(r, "resets", "Clients told to query again, by reason"),
             closes: new(r, "closes", "Sockets closed by the server, by code"),
             errors: new(r, "errors", "Error answers, by slug"),
@@ -98,6 +106,11 @@ impl Metrics {
     /// Counts a direct query: `ok`, or the slug of its error.
     pub fn query(&self, outcome: &str) {
         self.queries.get_or_create(&kind(outcome)).inc();
+    }
+
+    /// Counts a reply that says `"exact":false`, by why.
+    pub fn inexact(&self, reason: &str) {
+        self.inexact.get_or_create(&kind(reason)).inc();
     }
 
     /// Counts a `sys:reset`.

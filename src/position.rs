@@ -9,16 +9,31 @@ use std::{fmt, str::FromStr, sync::Arc};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Epoch(Arc<str>);
 
-/// Where an event sits in the bus. Its text form `<epoch>:<offset>` is the wire's `cursor`.
+/// Where an event sits in the bus. Its text form `<epoch>:<offset>-<check>` is the wire's `cursor`;
+/// without a check, `<epoch>:<offset>`.
 ///
-/// Offsets start at 1 and grow with every event; 0 is "before the first event".
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Offsets start at 1 and grow with every event; 0 is "before the first event". Two positions are
+/// equal if epoch and offset are: the check says nothing about the place, only whether what sits
+/// there is still the same.
+#[derive(Debug, Clone)]
 pub struct Position {
     /// The history that the offset belongs to.
     pub epoch: Epoch,
     /// The place within that history.
     pub offset: u64,
+    /// Of the message that sits there; none where nobody knows it.
+    pub check: Option<Check>,
 }
+
+/// Twenty bits of what identifies a message on its bus, the same on every gateway.
+///
+/// A bus restored from a backup gives its offsets to other messages. A cursor from before is told
+/// by its check, but for one in a million.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Check(u32);
+
+/// Letters of a check, five bits each. Those that are easily misread are left out.
+const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// How far a source has been read.
 ///
@@ -62,20 +77,72 @@ impl Epoch {
     }
 }
 
+impl Check {
+    /// The check of a message with this identity. Cursors outlive versions, so what it makes of
+    /// an identity must never change.
+    pub fn of(identity: &[u8]) -> Self {
+        // FNV-1a, its bits mixed so that the last byte reaches them all.
+        let hash = identity
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self((mixed >> 44) as u32)
+    }
+
+    /// Reads four of [`LETTERS`].
+    fn parse(text: &str) -> Result<Self, BadCursor> {
+        if text.len() != 4 {
+            return Err(BadCursor);
+        }
+        text.bytes().try_fold(Self(0), |Self(bits), byte| {
+            let letter = LETTERS.iter().position(|letter| *letter == byte);
+            let letter = letter.ok_or(BadCursor)? as u32;
+            Ok(Self(bits << 5 | letter))
+        })
+    }
+}
+
 impl Position {
+    /// A place whose message nobody has looked at.
+    pub fn new(epoch: Epoch, offset: u64) -> Self {
+        Self {
+            epoch,
+            offset,
+            check: None,
+        }
+    }
+
     /// The place just before the first event of an epoch.
     pub fn start_of(epoch: Epoch) -> Self {
-        Self { epoch, offset: 0 }
+        Self::new(epoch, 0)
     }
 
     /// The same epoch at another offset.
     pub fn at(&self, offset: u64) -> Self {
-        Self {
-            epoch: self.epoch.clone(),
-            offset,
-        }
+        Self::new(self.epoch.clone(), offset)
+    }
+
+    /// The same place, with the check of what sits there.
+    pub fn checked(self, check: Option<Check>) -> Self {
+        Self { check, ..self }
+    }
+
+    /// Whether `other`, of the same place, was certainly told of another message.
+    pub fn contradicts(&self, other: &Position) -> bool {
+        let known = self.check.is_some() && other.check.is_some();
+        self == other && known && self.check != other.check
     }
 }
+
+impl PartialEq for Position {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.epoch, self.offset) == (&other.epoch, other.offset)
+    }
+}
+
+impl Eq for Position {}
 
 impl Checkpoint {
     /// Whether both come from one history and this one stands at or after `other`.
@@ -98,7 +165,21 @@ impl fmt::Display for Epoch {
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.epoch, self.offset)
+        write!(f, "{}:{}", self.epoch, self.offset)?;
+        match self.check {
+            Some(check) => write!(f, "-{check}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for shift in [15, 10, 5, 0] {
+            let letter = LETTERS[(self.0 >> shift & 31) as usize];
+            write!(f, "{}", char::from(letter))?;
+        }
+        Ok(())
     }
 }
 
@@ -106,16 +187,17 @@ impl FromStr for Position {
     type Err = BadCursor;
 
     fn from_str(text: &str) -> Result<Self, BadCursor> {
-        let (epoch, offset) = text.split_once(':').ok_or(BadCursor)?;
+        let (epoch, place) = text.split_once(':').ok_or(BadCursor)?;
+        let (offset, check) = match place.split_once('-') {
+            Some((offset, check)) => (offset, Some(Check::parse(check)?)),
+            None => (place, None),
+        };
         // `u64::from_str` also takes a plus sign and leading zeros; a cursor has one spelling.
         let value: u64 = offset.parse().map_err(|_| BadCursor)?;
         if value.to_string() != offset {
             return Err(BadCursor);
         }
-        Ok(Self {
-            epoch: Epoch::parse(epoch)?,
-            offset: value,
-        })
+        Ok(Self::new(Epoch::parse(epoch)?, value).checked(check))
     }
 }
 
@@ -147,11 +229,46 @@ mod tests {
     fn a_cursor_has_one_spelling() {
         let position: Position = "k3:42".parse().unwrap();
         assert_eq!(position.to_string(), "k3:42");
+        let position: Position = "k3:42-x7f2".parse().unwrap();
+        assert_eq!(position.to_string(), "k3:42-x7f2");
         for bad in [
-            "", "k3", "k3:", ":4", "k3:+4", "k3:04", "K3:4", "k3:-1", "k3:4:5", "k 3:4",
+            "",
+            "k3",
+            "k3:",
+            ":4",
+            "k3:+4",
+            "k3:04",
+            "K3:4",
+            "k3:-1",
+            "k3:4:5",
+            "k 3:4",
+            "k3:4-",
+            "k3:4-x7f",
+            "k3:4-x7f22",
+            "k3:4-X7F2",
+            "k3:4-x7fo",
+            "k3:4-x7f2-",
+            "k3-x7f2:4",
         ] {
             assert_eq!(bad.parse::<Position>(), Err(BadCursor), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_check_tells_messages_of_one_place_apart() {
+        let at = |text: &str| text.parse::<Position>().unwrap();
+        assert!(at("k3:42-x7f2").contradicts(&at("k3:42-x7f3")));
+        assert!(!at("k3:42-x7f2").contradicts(&at("k3:42-x7f2")));
+        assert!(!at("k3:42-x7f2").contradicts(&at("k3:42")));
+        assert!(!at("k3:42-x7f2").contradicts(&at("k3:43-x7f3")));
+        assert_eq!(at("k3:42-x7f2"), at("k3:42"));
+        // Clients hold such texts over an update of ours.
+        assert_eq!(Check::of(b"1790000000000000001").to_string(), "7xqs");
+        let mut seen = std::collections::HashSet::new();
+        for n in 0..1000 {
+            seen.insert(Check::of(format!("visit-{n}").as_bytes()).to_string());
+        }
+        assert!(seen.len() > 990, "{}", seen.len());
     }
 
     #[test]

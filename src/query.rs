@@ -1,11 +1,19 @@
 //! Direct queries. One loop takes them from sockets and HTTP and runs them on the store, a
 //! bounded number at a time; each gets exactly one answer.
 
+mod marks;
+mod shared;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use marks::SETTLE_SLOW;
+pub use marks::{Marks, SETTLE};
+use shared::{Key, Shared};
+
 use crate::{
+    horizon::Horizon,
     metrics::{Health, Metrics, Part},
     protocol::{ErrorCode, Failure, Select},
     store::{Snapshot, Store, StoreError},
@@ -28,59 +36,113 @@ const SLACK: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub struct Queries {
     sender: mpsc::Sender<Ask>,
+    shared: Shared,
+    marks: Marks,
     timeout: Duration,
 }
 
 enum Ask {
-    Snapshot(
-        Arc<Topic>,
-        Select,
-        oneshot::Sender<Result<Snapshot, StoreError>>,
-    ),
+    /// Whoever waits for it is told by way of [`Shared`].
+    Snapshot(Key, Arc<Topic>, Select),
     Describe(Arc<Topic>, oneshot::Sender<Result<Table, StoreError>>),
 }
 
 /// The receiving end, for [`run`].
 #[derive(Debug)]
-pub struct Inbox(mpsc::Receiver<Ask>);
+pub struct Inbox {
+    asks: mpsc::Receiver<Ask>,
+    shared: Shared,
+    marks: Marks,
+}
 
 /// A handle to ask with, and the inbox for the loop; `timeout` is the store's own.
 pub fn channel(timeout: Duration) -> (Queries, Inbox) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
+    let (sender, asks) = mpsc::channel(QUEUE);
+    let (shared, marks) = (Shared::default(), Marks::default());
+    let queries = Queries {
+        sender,
+        shared: shared.clone(),
+        marks: marks.clone(),
+        timeout: timeout + SETTLE_SLOW + SLACK,
+    };
     (
-        Queries {
-            sender,
-            timeout: timeout + SLACK,
+        queries,
+        Inbox {
+            asks,
+            shared,
+            marks,
         },
-        Inbox(receiver),
     )
 }
 
 /// Answers queries until every [`Queries`] is dropped.
 pub async fn run(store: impl Store, mut inbox: Inbox, health: Health, metrics: Metrics) {
     let running = Arc::new(Semaphore::new(RUNNING));
-    while let Some(ask) = inbox.0.recv().await {
+    let reader = Reader {
+        shared: inbox.shared,
+        marks: inbox.marks,
+        store,
+        health,
+        metrics,
+    };
+    let marking = reader.clone();
+    let marking = tokio::spawn(async move { marking.marks.serve(marking.store).await });
+    while let Some(ask) = inbox.asks.recv().await {
         let Ok(permit) = running.clone().acquire_owned().await else {
-            return;
+            break;
         };
-        let (store, health, metrics) = (store.clone(), health.clone(), metrics.clone());
+        let reader = reader.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            // An asker that has gone needs no answer.
             match ask {
-                Ask::Snapshot(topic, select, reply) => {
-                    let found = store.snapshot(topic, select).await;
-                    metrics.query(outcome(&found));
-                    tell(&health, found.as_ref().err());
-                    let _ = reply.send(found);
-                }
+                Ask::Snapshot(key, topic, select) => reader.read(&key, &topic, &select).await,
                 Ask::Describe(topic, reply) => {
-                    let found = store.describe(topic).await;
-                    tell(&health, found.as_ref().err());
+                    let found = reader.store.describe(topic).await;
+                    tell(&reader.health, found.as_ref().err());
+                    // An asker that has gone needs no answer.
                     let _ = reply.send(found);
                 }
             }
         });
+    }
+    marking.abort();
+}
+
+/// What a read is done with.
+#[derive(Clone)]
+struct Reader<S> {
+    store: S,
+    shared: Shared,
+    marks: Marks,
+    health: Health,
+    metrics: Metrics,
+}
+
+impl<S: Store> Reader<S> {
+    /// Reads as long as somebody waits for this read.
+    async fn read(&self, key: &Key, topic: &Arc<Topic>, select: &Select) {
+        while let Some(askers) = self.shared.begin(key) {
+            let found = self.store.snapshot(topic.clone(), select.clone()).await;
+            self.metrics.query(outcome(&found));
+            tell(&self.health, found.as_ref().err());
+            let (marks, placed) = (self.marks.clone(), key.placed());
+            // The next read need not wait for this one's mark.
+            tokio::spawn(async move {
+                let found = match found {
+                    Ok(mut snapshot) => {
+                        if let (Some(Horizon::Visible(_)), true) = (&snapshot.horizon, placed) {
+                            snapshot.settled = marks.settled().await;
+                        }
+                        Ok(Arc::new(snapshot))
+                    }
+                    Err(err) => Err(Failure::from(err)),
+                };
+                for asker in askers {
+                    // One that has gone needs no answer.
+                    let _ = asker.send(found.clone());
+                }
+            });
+        }
     }
 }
 
@@ -104,15 +166,51 @@ fn tell(health: &Health, failure: Option<&StoreError>) {
 }
 
 impl Queries {
-    /// Runs one read and waits for its rows.
+    /// Runs one read, or shares one that has not begun yet, and waits for its rows and for how far
+    /// the stream must come to hold what it saw.
     ///
     /// # Errors
     /// The [`Failure`] to answer with.
     ///
     /// # Cancel safety
     /// Cancel safe: the answer is thrown away.
-    pub async fn snapshot(&self, topic: Arc<Topic>, select: Select) -> Result<Snapshot, Failure> {
-        self.ask(|reply| Ask::Snapshot(topic, select, reply)).await
+    pub async fn snapshot(
+        &self,
+        topic: Arc<Topic>,
+        select: Select,
+    ) -> Result<Arc<Snapshot>, Failure> {
+        self.ask(topic, select, true).await
+    }
+
+    /// As [`Self::snapshot`], for who need not know its place in the stream.
+    ///
+    /// # Errors
+    /// The [`Failure`] to answer with.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the answer is thrown away.
+    pub async fn unplaced(
+        &self,
+        topic: Arc<Topic>,
+        select: Select,
+    ) -> Result<Arc<Snapshot>, Failure> {
+        self.ask(topic, select, false).await
+    }
+
+    async fn ask(
+        &self,
+        topic: Arc<Topic>,
+        select: Select,
+        placed: bool,
+    ) -> Result<Arc<Snapshot>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let key = Key::of(&topic, &select, placed);
+        if self.shared.join(&key, reply)
+            && let Err(failure) = self.send(Ask::Snapshot(key.clone(), topic, select))
+        {
+            self.shared.refuse(&key, &failure);
+        }
+        self.answer(answer).await?
     }
 
     /// The topic's table as it is now.
@@ -123,24 +221,29 @@ impl Queries {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn describe(&self, topic: Arc<Topic>) -> Result<Table, Failure> {
-        self.ask(|reply| Ask::Describe(topic, reply)).await
+        let (reply, answer) = oneshot::channel();
+        self.send(Ask::Describe(topic, reply))?;
+        self.answer(answer).await?.map_err(Failure::from)
     }
 
-    async fn ask<T>(
-        &self,
-        ask: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Ask,
-    ) -> Result<T, Failure> {
-        let (reply, answer) = oneshot::channel();
-        self.sender.try_send(ask(reply)).map_err(|err| match err {
+    /// Where the answers to this gateway's marks are to be told.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    fn send(&self, ask: Ask) -> Result<(), Failure> {
+        self.sender.try_send(ask).map_err(|err| match err {
             mpsc::error::TrySendError::Full(_) => Failure {
                 retry_after_ms: Some(RETRY_AFTER_MS),
                 ..ErrorCode::TooManyRequests.into()
             },
             mpsc::error::TrySendError::Closed(_) => ErrorCode::DbUnavailable.into(),
-        })?;
+        })
+    }
+
+    async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, Failure> {
         match tokio::time::timeout(self.timeout, answer).await {
-            Ok(Ok(found)) => found.map_err(Failure::from),
-            Ok(Err(_)) => Err(ErrorCode::Internal.into()),
+            Ok(answered) => answered.map_err(|_| ErrorCode::Internal.into()),
             Err(_) => Err(ErrorCode::QueryTimeout.into()),
         }
     }

@@ -2,40 +2,31 @@
 //! through its own cursor, so a slow session costs nothing here: its cursor falls behind, and
 //! in the end out of the ring.
 
+mod change;
+mod cut;
+mod frame;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::position::{Checkpoint, Position};
+pub use change::Particulars;
+use cut::Gone;
+pub use frame::{Frame, FrameKind};
 
-/// What a frame costs beside its text.
-const FRAME_OVERHEAD: usize = 96;
-
-/// One frame, ready to be sent.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Frame {
-    /// The topic that it belongs to.
-    pub topic: Arc<str>,
-    /// Where it stands: its cursor.
-    pub position: Position,
-    /// The text, UTF-8 JSON; none for an event that only gateways need.
-    pub text: Option<Bytes>,
-    /// What it is.
-    pub kind: FrameKind,
-}
-
-/// What a frame is, and what it knows of the database.
-#[derive(Debug, Clone, PartialEq)]
-pub enum FrameKind {
-    /// An event of the bus; a change carries where it stands in its source.
-    Event(Option<Checkpoint>),
-    /// A page read by this gateway, and what that read saw.
-    Page(Option<Checkpoint>),
-}
+use crate::{
+    horizon::{Horizon, Settled},
+    position::{Checkpoint, Position},
+};
 
 /// A place between two frames of the ring.
 ///
@@ -60,6 +51,8 @@ pub enum Seek {
     Epoch,
     /// It is beyond the head.
     Ahead,
+    /// At its place sits another message.
+    Mismatch,
 }
 
 /// Where a read of the database stands in relation to the ring.
@@ -69,8 +62,11 @@ pub enum Cut {
     Wait,
     /// What is before this place the read saw, what is after it not.
     At(Place),
-    /// The place has left the ring: read again.
+    /// The place has left the ring, or there is none, for the read saw a change and not one that
+    /// stands before it: read again.
     Fallen,
+    /// Nothing tells how far the stream has come.
+    Unknown,
 }
 
 /// The log. Cloning shares it.
@@ -81,10 +77,22 @@ pub struct Ring {
     max_bytes: usize,
 }
 
+/// A frame in its place.
+#[derive(Debug)]
+struct Entry {
+    frame: Arc<Frame>,
+    /// The highest transaction id of this frame and all before it, those that have left included.
+    highest: u64,
+}
+
 #[derive(Debug)]
 struct Inner {
-    frames: VecDeque<Arc<Frame>>,
+    frames: VecDeque<Entry>,
     bytes: usize,
+    /// What was made of frames after they were appended.
+    grown: Arc<AtomicUsize>,
+    /// Where each topic was last told to be queried again.
+    reloads: HashMap<Arc<str>, u64>,
     /// The place before the first frame.
     base: Place,
     /// The source checkpoint of the last change that has left.
@@ -92,6 +100,10 @@ struct Inner {
     head: Position,
     /// How far the source has come through the bus.
     progress: Option<Checkpoint>,
+    /// Where each transaction begins of whose frames none has left.
+    begun: HashMap<u64, u64>,
+    gone: Gone,
+    restarts: u64,
 }
 
 impl Ring {
@@ -101,6 +113,8 @@ impl Ring {
             inner: Arc::new(Mutex::new(Inner {
                 frames: VecDeque::new(),
                 bytes: 0,
+                grown: Arc::default(),
+                reloads: HashMap::new(),
                 base: Place {
                     seq: 0,
                     position: position.clone(),
@@ -108,6 +122,9 @@ impl Ring {
                 evicted: None,
                 head: position,
                 progress: None,
+                begun: HashMap::new(),
+                gone: Gone::default(),
+                restarts: 0,
             })),
             end: Arc::new(watch::Sender::new(0)),
             max_bytes,
@@ -120,9 +137,8 @@ impl Ring {
     pub fn append(&self, frames: Vec<Frame>, progress: Option<Checkpoint>) {
         let mut inner = self.lock();
         for frame in frames {
-            inner.bytes += cost(&frame);
             inner.head = frame.position.clone();
-            inner.frames.push_back(Arc::new(frame));
+            inner.push(frame);
         }
         if progress.is_some() {
             inner.progress = progress;
@@ -139,7 +155,7 @@ impl Ring {
     pub fn append_page(
         &self,
         topic: Arc<str>,
-        horizon: Option<Checkpoint>,
+        horizon: Option<Horizon>,
         text: impl FnOnce(&Position) -> String,
     ) {
         let mut inner = self.lock();
@@ -150,9 +166,9 @@ impl Ring {
             position,
             text,
             kind: FrameKind::Page(horizon),
+            change: None,
         };
-        inner.bytes += cost(&frame);
-        inner.frames.push_back(Arc::new(frame));
+        inner.push(frame);
         inner.evict(self.max_bytes);
         let end = inner.end();
         drop(inner);
@@ -167,6 +183,8 @@ impl Ring {
         *inner = Inner {
             frames: VecDeque::new(),
             bytes: 0,
+            grown: Arc::default(),
+            reloads: [("".into(), seq)].into(),
             base: Place {
                 seq,
                 position: position.clone(),
@@ -174,6 +192,9 @@ impl Ring {
             evicted: None,
             head: position,
             progress: None,
+            begun: HashMap::new(),
+            gone: Gone::default(),
+            restarts: inner.restarts + 1,
         };
         drop(inner);
         self.end.send_replace(seq);
@@ -196,7 +217,7 @@ impl Ring {
     /// Frames and bytes held now.
     pub fn size(&self) -> (usize, usize) {
         let inner = self.lock();
-        (inner.frames.len(), inner.bytes)
+        (inner.frames.len(), inner.held())
     }
 
     /// Reads frames from `seq` up to, not including, `until`: at least one where there is one,
@@ -211,15 +232,21 @@ impl Ring {
             .iter()
             .skip(skip)
             .take(count)
-            .take_while(|frame| {
+            .take_while(|entry| {
                 let fits = bytes < max_bytes;
-                bytes += cost(frame);
+                bytes += entry.frame.cost();
                 fits
             });
-        Some(frames.cloned().collect())
+        Some(frames.map(|entry| entry.frame.clone()).collect())
     }
 
-    /// Finds the place just after an event.
+    /// How often the ring has begun again: what was read from the bus before may be of a history
+    /// that is over.
+    pub fn restarts(&self) -> u64 {
+        self.lock().restarts
+    }
+
+    /// Finds the place just after an event. The cursor's check is held against what sits there.
     pub fn seek(&self, cursor: &Position) -> Seek {
         let inner = self.lock();
         if cursor.epoch != inner.head.epoch {
@@ -234,48 +261,34 @@ impl Ring {
         // Offsets never fall from one frame to the next; pages share that of the event before.
         let before = inner
             .frames
-            .partition_point(|frame| frame.position.offset <= cursor.offset);
-        Seek::At(Place {
-            seq: inner.base.seq + before as u64,
-            position: cursor.clone(),
-        })
+            .partition_point(|entry| entry.frame.position.offset <= cursor.offset);
+        let place = inner.place(before);
+        match place.position.contradicts(cursor) {
+            true => Seek::Mismatch,
+            false => Seek::At(place),
+        }
     }
 
-    /// Finds the place in the stream at which a read of the database stands.
-    pub fn cut(&self, horizon: &Checkpoint) -> Cut {
-        let inner = self.lock();
-        if !inner
-            .progress
-            .as_ref()
-            .is_some_and(|progress| progress.reaches(horizon))
-        {
-            return Cut::Wait;
-        }
-        let mut cut = inner.frames.len();
-        let mut seen = inner
-            .evicted
-            .as_ref()
-            .is_none_or(|last| horizon.covers(last));
-        for (index, frame) in inner.frames.iter().enumerate().rev() {
-            if let FrameKind::Event(Some(checkpoint)) = &frame.kind {
-                if horizon.covers(checkpoint) {
-                    seen = true;
-                    break;
-                }
-                cut = index;
+    /// Finds the place in the stream at which a read of the database stands: of the topic's changes
+    /// the read saw all that are before this place, and none that is after it.
+    ///
+    /// `settled` is needed for a [`Horizon::Visible`].
+    pub fn cut(&self, topic: &str, horizon: &Horizon, settled: Option<&Settled>) -> Cut {
+        let mut inner = self.lock();
+        match (horizon, settled) {
+            (Horizon::Checkpoint(horizon), _) => inner.cut_at(horizon),
+            (Horizon::Visible(_), None) => Cut::Unknown,
+            (Horizon::Visible(visible), Some(settled)) => {
+                inner.cut_visible(topic, visible, settled)
             }
         }
-        if !seen {
-            return Cut::Fallen;
-        }
-        let position = match cut.checked_sub(1) {
-            Some(before) => inner.frames[before].position.clone(),
-            None => inner.base.position.clone(),
-        };
-        Cut::At(Place {
-            seq: inner.base.seq + cut as u64,
-            position,
-        })
+    }
+
+    /// A number that grows whenever the topic's table may be another than before.
+    pub fn reloads(&self, topic: &str) -> u64 {
+        let reloads = &self.lock().reloads;
+        let last = [topic, ""].map(|topic| reloads.get(topic).copied());
+        last.into_iter().flatten().max().unwrap_or(0)
     }
 
     /// A receiver that changes whenever the ring has grown or begun again.
@@ -287,12 +300,17 @@ impl Ring {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn settled(&self, horizon: &Checkpoint, settle: std::time::Duration) -> Cut {
+    pub async fn settled(
+        &self,
+        topic: &str,
+        (horizon, settled): (&Horizon, Option<&Settled>),
+        settle: std::time::Duration,
+    ) -> Cut {
         let mut end = self.watch();
         let deadline = tokio::time::Instant::now() + settle;
         loop {
             end.borrow_and_update();
-            let cut = self.cut(horizon);
+            let cut = self.cut(topic, horizon, settled);
             let late = async {
                 tokio::time::timeout_at(deadline, end.changed())
                     .await
@@ -315,115 +333,54 @@ impl Inner {
         self.base.seq + self.frames.len() as u64
     }
 
+    fn held(&self) -> usize {
+        self.bytes + self.grown.load(Ordering::Relaxed)
+    }
+
+    fn push(&mut self, frame: Frame) {
+        if let Some(change) = &frame.change {
+            change.count_in(&self.grown);
+        }
+        if frame.is_reload() {
+            let place = self.end() + 1;
+            self.reloads.insert(frame.topic.clone(), place);
+        }
+        if let Some(xid) = frame.xid() {
+            let place = self.end();
+            self.begun.entry(xid).or_insert(place);
+        }
+        let before = self
+            .frames
+            .back()
+            .map_or(self.gone.highest, |entry| entry.highest);
+        self.bytes += frame.cost();
+        self.frames.push_back(Entry {
+            highest: before.max(frame.xid().unwrap_or(0)),
+            frame: Arc::new(frame),
+        });
+    }
+
     fn evict(&mut self, max_bytes: usize) {
-        while self.bytes > max_bytes && self.frames.len() > 1 {
-            let Some(frame) = self.frames.pop_front() else {
+        while self.held() > max_bytes && self.frames.len() > 1 {
+            let Some(Entry { frame, .. }) = self.frames.pop_front() else {
                 break;
             };
-            self.bytes -= cost(&frame);
+            if let Some(xid) = frame.xid() {
+                self.begun.remove(&xid);
+                self.gone.add(xid);
+            }
+            self.bytes -= frame.cost();
             self.base = Place {
                 seq: self.base.seq + 1,
                 position: frame.position.clone(),
             };
-            if let FrameKind::Event(Some(checkpoint)) = &frame.kind {
+            if let FrameKind::Event {
+                checkpoint: Some(checkpoint),
+                ..
+            } = &frame.kind
+            {
                 self.evicted = Some(checkpoint.clone());
             }
         }
-    }
-}
-
-fn cost(frame: &Frame) -> usize {
-    FRAME_OVERHEAD + frame.text.as_ref().map_or(0, Bytes::len)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::position::Epoch;
-
-    fn at(offset: u64) -> Position {
-        Position {
-            epoch: Epoch::parse("e").unwrap(),
-            offset,
-        }
-    }
-
-    fn checkpoint(high: u64) -> Checkpoint {
-        Checkpoint {
-            source: "s".into(),
-            high,
-            low: 0,
-        }
-    }
-
-    fn change(offset: u64, high: u64) -> Frame {
-        Frame {
-            topic: "t".into(),
-            position: at(offset),
-            text: Some(Bytes::from(vec![b'x'; 100])),
-            kind: FrameKind::Event(Some(checkpoint(high))),
-        }
-    }
-
-    #[test]
-    fn a_cursor_is_found_or_told_why_not() {
-        let ring = Ring::new(at(10), 3 * 196);
-        ring.append((11..=14).map(|n| change(n, n)).collect(), None);
-        assert_eq!(ring.seek(&at(10)), Seek::Behind);
-        assert_eq!(
-            ring.seek(&at(11)),
-            Seek::At(Place {
-                seq: 1,
-                position: at(11)
-            })
-        );
-        assert_eq!(ring.seek(&at(14)), Seek::At(ring.head()));
-        assert_eq!(ring.seek(&at(15)), Seek::Ahead);
-        assert_eq!(ring.read(0, u64::MAX, 1000), None);
-        assert_eq!(ring.read(1, u64::MAX, 1).unwrap().len(), 1);
-        assert_eq!(ring.read(1, 3, 1000).unwrap().len(), 2);
-        ring.restart(Position::start_of(Epoch::parse("f").unwrap()));
-        assert_eq!(ring.seek(&at(14)), Seek::Epoch);
-        assert_eq!(ring.read(4, u64::MAX, 1000), None);
-    }
-
-    #[test]
-    fn a_read_stands_before_what_it_did_not_see() {
-        let ring = Ring::new(at(0), 1 << 20);
-        assert_eq!(ring.cut(&checkpoint(0)), Cut::Wait);
-        ring.append(
-            vec![change(1, 5), change(2, 7), change(3, 9)],
-            Some(checkpoint(9)),
-        );
-        let place = |seq, offset| {
-            Cut::At(Place {
-                seq,
-                position: at(offset),
-            })
-        };
-        assert_eq!(ring.cut(&checkpoint(4)), place(0, 0));
-        assert_eq!(ring.cut(&checkpoint(5)), place(1, 1));
-        assert_eq!(ring.cut(&checkpoint(8)), place(2, 2));
-        assert_eq!(ring.cut(&checkpoint(9)), place(3, 3));
-        assert_eq!(ring.cut(&checkpoint(10)), Cut::Wait);
-        let other = Checkpoint {
-            source: "other".into(),
-            ..checkpoint(1)
-        };
-        assert_eq!(ring.cut(&other), Cut::Wait);
-    }
-
-    #[test]
-    fn a_read_older_than_the_ring_is_read_again() {
-        let ring = Ring::new(at(0), 2 * 196);
-        ring.append((1..=5).map(|n| change(n, n)).collect(), Some(checkpoint(5)));
-        assert_eq!(ring.cut(&checkpoint(2)), Cut::Fallen);
-        assert_eq!(
-            ring.cut(&checkpoint(3)),
-            Cut::At(Place {
-                seq: 3,
-                position: at(3)
-            })
-        );
     }
 }

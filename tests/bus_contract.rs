@@ -1,7 +1,7 @@
 //! What every [`Bus`] promises, sentence by sentence of its doc comment. A further backend is one
 //! more `contract!` at the end.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt};
 use rowcast::{
@@ -273,6 +273,37 @@ async fn an_applications_id_is_stored_once<H: Home>() {
     assert_eq!(ids(&everything(&bus).await), ["a", "b", "c"]);
 }
 
+async fn a_position_is_known_by_the_message_there<H: Home>() {
+    let home = H::new(ROOM);
+    let bus = home.open().await;
+    bus.publish(changes("s", 1, 3)).await.unwrap();
+    let stored = bus.publish(application("a b", "1")).await.unwrap().position;
+    let again = bus.publish(application("a b", "2")).await.unwrap().position;
+    assert_eq!((stored.check, &stored), (again.check, &again));
+    let read = everything(&bus).await;
+    let last = read.last().unwrap().position.clone();
+    assert_eq!((last.check, &last), (stored.check, &stored));
+    let mut chunks = bus.subscribe(read[0].position.clone());
+    let followed = follow(&mut chunks, 3).await;
+    let tail = &read[read.len() - 3..];
+    for (one, other) in followed.iter().zip(tail) {
+        assert!(one.position.check.is_some());
+        assert_eq!(one.position.check, other.position.check, "for every reader");
+    }
+    for delivery in &read {
+        let mut other = read.iter().map(|d| d.position.check);
+        let other = other.find(|check| *check != delivery.position.check);
+        let position = delivery.position.clone().checked(other.unwrap());
+        let refused = bus.read(position.clone(), 10).await;
+        assert!(matches!(refused, Err(ReadError::Mismatch)), "{refused:?}");
+        let mut chunks = bus.subscribe(position);
+        let told = in_time("to be told", chunks.next()).await.unwrap();
+        assert!(matches!(told, Err(ReadError::Mismatch)), "{told:?}");
+        let unverified = delivery.position.clone().checked(None);
+        assert!(bus.read(unverified, 10).await.is_ok());
+    }
+}
+
 async fn another_source_begins_another_epoch<H: Home>() {
     let home = H::new(ROOM);
     let bus = home.open().await;
@@ -373,14 +404,51 @@ async fn a_subscription_follows_from_just_after_its_position_for_ever<H: Home>()
     }
 }
 
+async fn a_mark_is_answered_with_the_place_of_what_was_published_before_it<H: Home>() {
+    let home = H::new(ROOM);
+    let bus = home.open().await;
+    let mut answers = bus.marks();
+    let head = bus.publish(changes("s", 1, 5)).await.unwrap().position;
+    // An answer is for who listens: it is asked for until it is heard.
+    let mut asked = 0;
+    let heard = loop {
+        asked += 1;
+        assert!(bus.answer(&[format!("one-{asked}").into()]).await);
+        let heard = tokio::time::timeout(Duration::from_millis(100), answers.next());
+        if let Ok(heard) = heard.await {
+            break heard.unwrap();
+        }
+    };
+    assert!(heard.0.starts_with("one-"), "{heard:?}");
+    assert_eq!(heard.1, head);
+    let mut batch = changes("s", 6, 7);
+    batch.marks = vec!["two".into()];
+    let head = bus.publish(batch).await.unwrap().position;
+    let heard = in_time("the answer", async {
+        loop {
+            let heard = answers.next().await.unwrap();
+            if &*heard.0 == "two" {
+                break heard;
+            }
+        }
+    });
+    assert_eq!(heard.await.1, head);
+}
+
 async fn a_chunk_that_reaches_the_head_says_how_far_the_source_has_come<H: Home>() {
     let home = H::new(ROOM);
     let bus = home.open().await;
     let head = bus.publish(changes("s", 1, 3)).await.unwrap().position;
     let mut chunks = bus.subscribe(head.at(head.offset - 3));
-    let chunk = next(&mut chunks).await;
-    assert_eq!(chunk.deliveries.len(), 3);
-    let told = chunk.head.expect("these deliveries reach the head");
+    let mut deliveries = 0;
+    let told = loop {
+        let chunk = next(&mut chunks).await;
+        deliveries += chunk.deliveries.len();
+        if let Some(head) = chunk.head {
+            break head;
+        }
+    };
+    assert_eq!(deliveries, 3);
     assert_eq!(told.position, head);
     assert_eq!(told.checkpoint, Some(checkpoint("s", 3)));
     // A stretch of the source that concerned no topic is progress, too.
@@ -526,11 +594,13 @@ macro_rules! contract {
                 a_batch_with_an_event_that_is_too_large_stores_nothing
                 a_batch_whose_checkpoint_is_not_after_the_stored_one_stores_nothing
                 an_applications_id_is_stored_once
+                a_position_is_known_by_the_message_there
                 another_source_begins_another_epoch
                 what_was_published_survives
                 a_read_is_bounded_and_whole
                 what_was_trimmed_is_refused_and_never_shortened
                 a_subscription_follows_from_just_after_its_position_for_ever
+                a_mark_is_answered_with_the_place_of_what_was_published_before_it
                 a_chunk_that_reaches_the_head_says_how_far_the_source_has_come
                 a_subscription_from_another_epoch_begins_with_the_first_event
                 an_error_is_not_the_end_of_a_subscription

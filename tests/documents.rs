@@ -357,6 +357,7 @@ fn every_metric_is_explained_and_nothing_that_is_none() {
     metrics.reset("epoch");
     metrics.close(1012);
     metrics.error("bad_json");
+    metrics.inexact("late");
     let exposed = metrics.to_text();
     let names: BTreeSet<String> = exposed
         .lines()

@@ -2,6 +2,7 @@
 
 mod origins;
 mod queries;
+mod stream;
 mod writes;
 
 use reqwest::{Client, Method, header::HeaderMap};

@@ -337,3 +337,29 @@ fn init_writes_a_topic_for_every_table_and_no_password() {
     }
     assert!(!text.contains("everything"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_waited_for_a_table_sees_what_was_done_to_it_meanwhile() {
+    let database = database();
+    database.sql("CREATE TABLE item (id int PRIMARY KEY); INSERT INTO item VALUES (1)");
+    let store = store(&database.url(), 1, PATIENT);
+    // A snapshot from before would show an empty table: neither is MVCC.
+    for (change, found) in [
+        ("TRUNCATE item; INSERT INTO item VALUES (2)", [2]),
+        ("ALTER TABLE item ALTER COLUMN id TYPE bigint", [2]),
+    ] {
+        let topic = topic(&database, "item", json!({}));
+        ask(&store, &topic, &json!({})).await.unwrap();
+        database.sql(&format!("BEGIN; {change}"));
+        let reader = store.clone();
+        let read = tokio::spawn(async move { ask(&reader, &topic, &json!({})).await.unwrap() });
+        wait_until("the read to wait", async || {
+            let waiting = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
+                WHERE NOT granted AND datname = current_database()";
+            (database.one(waiting) == "1").then_some(())
+        })
+        .await;
+        database.sql("COMMIT");
+        assert_eq!(ids(&read.await.unwrap()), found, "{change}");
+    }
+}

@@ -147,9 +147,13 @@ impl Producer {
     /// Reads until there are so many changes.
     async fn changes(&mut self, count: usize) -> Vec<Change> {
         let mut changes = Vec::new();
-        while changes.len() < count {
-            changes.extend(self.batch().await.changes);
-        }
+        let reading = async {
+            while changes.len() < count {
+                // Heartbeats come in any case.
+                changes.extend(self.batch().await.changes);
+            }
+        };
+        in_time("the changes", reading).await;
         assert_eq!(changes.len(), count, "{changes:?}");
         changes
     }

@@ -14,7 +14,7 @@ use rowcast::{
 use crate::support::postgres::{Database, database};
 
 /// Pairs of columns `x`, `x2` with a type, between bars their values, and more literals.
-const COLUMNS: &[(&str, &str, &str, &str)] = &[
+pub const COLUMNS: &[(&str, &str, &str, &str)] = &[
     ("b", "boolean", "t|f", "TRUE|FALSE|'true'"),
     (
         "i",
@@ -139,36 +139,7 @@ fn bench() -> &'static Bench {
     static BENCH: OnceLock<Bench> = OnceLock::new();
     BENCH.get_or_init(|| {
         let database = database();
-        let columns = COLUMNS
-            .iter()
-            .map(|(name, kind, ..)| format!("{name} {kind}, {name}2 {kind}"));
-        let columns: Vec<String> = columns.collect();
-        database.sql(&format!(
-            "CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE DOMAIN email AS text;
-             CREATE TYPE place AS (street text, number int);
-             CREATE TABLE t (id int PRIMARY KEY, {})",
-            columns.join(", ")
-        ));
-        for id in 0..ROWS {
-            let values = COLUMNS
-                .iter()
-                .enumerate()
-                .flat_map(|(column, (_, _, values, _))| {
-                    let values: Vec<&str> = values.split('|').collect();
-                    let pick = move |turn: usize| match (id * 7 + column + turn * (id + 3))
-                        % (values.len() + 1)
-                    {
-                        0 => "NULL".to_owned(),
-                        n => format!("'{}'", values[n - 1]),
-                    };
-                    [pick(0), pick(1)]
-                });
-            let values: Vec<String> = values.collect();
-            database.sql(&format!(
-                "INSERT INTO t VALUES ({id}, {})",
-                values.join(", ")
-            ));
-        }
+        fill(&database);
         let table = database.table("t");
         let rows = read(&database, &table);
         Bench {
@@ -177,6 +148,40 @@ fn bench() -> &'static Bench {
             rows,
         }
     })
+}
+
+/// A table `t` of all these columns, and its rows.
+pub fn fill(database: &Database) {
+    let columns = COLUMNS
+        .iter()
+        .map(|(name, kind, ..)| format!("{name} {kind}, {name}2 {kind}"));
+    let columns: Vec<String> = columns.collect();
+    database.sql(&format!(
+        "CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE DOMAIN email AS text;
+         CREATE TYPE place AS (street text, number int);
+         CREATE TABLE t (id int PRIMARY KEY, {})",
+        columns.join(", ")
+    ));
+    for id in 0..ROWS {
+        let values = COLUMNS
+            .iter()
+            .enumerate()
+            .flat_map(|(column, (_, _, values, _))| {
+                let values: Vec<&str> = values.split('|').collect();
+                let pick = move |turn: usize| match (id * 7 + column + turn * (id + 3))
+                    % (values.len() + 1)
+                {
+                    0 => "NULL".to_owned(),
+                    n => format!("'{}'", values[n - 1]),
+                };
+                [pick(0), pick(1)]
+            });
+        let values: Vec<String> = values.collect();
+        database.sql(&format!(
+            "INSERT INTO t VALUES ({id}, {})",
+            values.join(", ")
+        ));
+    }
 }
 
 /// The rows as the change stream tells them.

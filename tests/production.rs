@@ -390,6 +390,13 @@ async fn a_gateway_lives_without_database_and_bus_and_begins_by_itself() {
         (503, &json!("starting")),
         "{said}"
     );
+    // A browser's EventSource would never ask again if it were told so.
+    let stream = reqwest::Client::new().get(gateway.url("/api/stream"));
+    let answer = stream.header("accept", "text/event-stream").send();
+    assert_eq!(
+        answer.await.unwrap().text().await.unwrap(),
+        "retry: 1000\n\n"
+    );
     stack.cluster.start();
     stack.nats.restart();
     wait_until("the gateway to be ready", async || {
@@ -528,4 +535,17 @@ async fn a_gateway_is_ready_and_ticks_only_while_a_producer_is_heard() {
     stack.producers[0].restart();
     socket.next_of("sys:tick").await;
     assert_eq!(stack.gateways[0].get("/readyz").await.0, 200);
+    // Nor without the bus, long before its silence is that of the producer.
+    stack.nats.kill();
+    wait_until("the gateway to miss the bus", async || {
+        let (_, said) = stack.gateways[0].get("/readyz").await;
+        said["missing"]["bus"].is_string().then_some(())
+    })
+    .await;
+    while !socket.silent_for(Duration::from_millis(100)).await {}
+    let (_, said) = stack.gateways[0].get("/readyz").await;
+    assert!(said["missing"]["source"].is_null(), "{said}");
+    assert!(socket.silent_for(Duration::from_secs(6)).await);
+    stack.nats.restart();
+    socket.next_of("sys:tick").await;
 }

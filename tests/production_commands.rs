@@ -4,6 +4,7 @@
 mod bus;
 mod check;
 mod events;
+mod joined;
 mod remove;
 mod tls;
 

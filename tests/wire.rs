@@ -3,7 +3,9 @@
 mod closes;
 mod doors;
 mod events;
+mod filters;
 mod frames;
+mod latest;
 mod limits;
 mod lists;
 mod queries;

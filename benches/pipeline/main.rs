@@ -17,6 +17,9 @@ mod large;
 mod latency;
 mod outage;
 mod parts;
+mod query;
+mod resume;
+mod stalled;
 
 use gauges::Report;
 
@@ -55,10 +58,12 @@ impl Plan {
                 "--latency-seconds" => plan.latency_s = number(),
                 "--outage-seconds" => plan.outage_s = number(),
                 "--large-rows" => plan.large = number(),
-                "capture" | "latency" | "outage" | "large" => plan.wanted.push(argument),
+                "capture" | "latency" | "outage" | "large" | "resume" | "query" | "stalled" => {
+                    plan.wanted.push(argument);
+                }
                 _ => panic!(
-                    "unknown: {argument}; known: capture, latency, outage, large, --rows N, \
-                     --latency-seconds N, --outage-seconds N, --large-rows N"
+                    "unknown: {argument}; known: capture, latency, outage, large, resume, query, stalled, \
+                     --rows N, --latency-seconds N, --outage-seconds N, --large-rows N"
                 ),
             }
         }
@@ -93,6 +98,15 @@ async fn main() {
     }
     if plan.wants("large") {
         large::run(&mut report, plan.large).await;
+    }
+    if plan.wants("resume") {
+        resume::run(&mut report).await;
+    }
+    if plan.wants("query") {
+        query::run(&mut report).await;
+    }
+    if plan.wants("stalled") {
+        stalled::run(&mut report).await;
     }
     report.print();
 }

@@ -22,7 +22,7 @@ use crate::{
     position::Position,
     protocol::GROUP,
     ring::Ring,
-    session::{Gateway, SessionConfig},
+    session::{Filters, Gateway, SessionConfig},
     source::sqlite::Waker,
     store::demo::{self as demo_tables, DemoWriter},
     topic::Topics,
@@ -37,6 +37,9 @@ const MIN_SILENCE: Duration = Duration::from_secs(15);
 
 /// The pause before a database or a bus that is not there is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long a ring may take to come to the bus's head before the head is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often the first reading of the source is looked for: it may be up without a frame to show.
 const START_POLL: Duration = Duration::from_millis(10);
@@ -78,6 +81,7 @@ pub(super) async fn assemble(config: Config, loops: Loops) -> anyhow::Result<Run
             let metrics = &loops.metrics;
             let bus = nats::connect(&config, servers, Role::Gateway, &topics, metrics).await?;
             let edge = edge(&config, &loops, &topics, bus.clone(), None).await?;
+            passed_on(&bus, &edge.gateway.ring).await;
             tokio::spawn(nats::tell_durability(bus.clone()));
             tokio::spawn(nats::compare(bus.clone(), topics, loops.clone()));
             let stop = loops.stops.relay.clone();
@@ -120,15 +124,17 @@ async fn edge(
     bus: impl Bus,
     waker: Option<Waker>,
 ) -> anyhow::Result<Arc<Edge>> {
-    let from = warm(&head(&bus, loops).await);
+    let from = fanout::checked(&bus, warm(&head(&bus, loops).await)).await;
     let ring = Ring::new(from.clone(), config.server.ring_max_bytes);
     let pages = Pages::new(topics.clone());
     let queries = loops.queries(config);
     loops.fanout(silence(config), &bus, from, &ring, &pages, &queries);
     let gateway = Arc::new(Gateway {
         topics: topics.clone(),
+        filters: Filters::new(ring.clone(), queries.clone()),
+        backlog: fanout::serve_backlog(bus.clone(), ring.clone(), loops.metrics.clone()),
         ring,
-        backlog: fanout::serve_backlog(bus.clone()),
+        pages: pages.clone(),
         queries,
         group: Group::new(GROUP, config.server.max_connections),
         metrics: loops.metrics.clone(),
@@ -189,15 +195,21 @@ impl Running {
     }
 }
 
-/// Waits until the ring has come to where the bus is now.
-pub(super) async fn passed_on(bus: &EmbeddedBus, ring: &Ring) {
-    let Ok(head) = bus.head().await else { return };
+/// Waits until the ring has come to where the bus is now, so that who returns at once is not told
+/// of having caught up before that.
+pub(super) async fn passed_on(bus: &impl Bus, ring: &Ring) {
     let mut grown = ring.watch();
-    let behind = || {
-        let (at, to) = (ring.head().position, &head.position);
-        at.epoch != to.epoch || at.offset < to.offset
-    };
-    while behind() && grown.changed().await.is_ok() {}
+    while let Ok(head) = bus.head().await {
+        let behind = || {
+            let (at, to) = (ring.head().position, &head.position);
+            at.epoch != to.epoch || at.offset < to.offset
+        };
+        let come = async { while behind() && grown.changed().await.is_ok() {} };
+        // Meanwhile the bus may have begun another epoch.
+        if tokio::time::timeout(LOOK_AGAIN, come).await.is_ok() {
+            return;
+        }
+    }
 }
 
 /// Where the ring begins: some events back.

@@ -113,6 +113,14 @@ impl Loops {
             ),
         );
         self.spawn(
+            "marks",
+            fanout::run_marks(
+                bus.clone(),
+                queries.marks().clone(),
+                self.stops.fanout.clone(),
+            ),
+        );
+        self.spawn(
             "pages",
             fanout::run_pages(
                 pages.clone(),

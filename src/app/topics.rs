@@ -9,8 +9,8 @@ use crate::{
     postgres::{self, Address, DescribeError},
     predicate,
     source::sqlite as capture,
-    sqlite::{self, Mode},
-    topic::{self, BadTopic, Table, Topic, TopicSpec, Topics},
+    sqlite::{self, Mode, QueryError},
+    topic::{self, BadTopic, Base, Shown, Table, Topic, TopicSpec, Topics},
 };
 
 /// How long PostgreSQL may take to describe the tables.
@@ -34,22 +34,34 @@ pub async fn topics(config: &Config) -> anyhow::Result<Topics> {
 }
 
 fn of_sqlite(config: &Config, path: &Path) -> anyhow::Result<Topics> {
-    let conn = sqlite::open(path, Mode::Read).with_context(|| cannot_open(path))?;
+    let cannot_open = || cannot_open(path);
+    let conn = sqlite::open(path, Mode::Read).with_context(cannot_open)?;
     let mut topics = Vec::with_capacity(config.topics.len());
     for (index, spec) in config.topics.iter().enumerate() {
         let bad = |bad: BadTopic| config.bad_topic(index, &bad);
-        let table = match &spec.table {
-            None => None,
-            Some(name) => {
-                let found = sqlite::introspect(&conn, name).with_context(|| cannot_open(path))?;
-                let tables = || sqlite::tables(&conn).unwrap_or_default();
-                Some(found.ok_or_else(|| bad(no_table(name, &tables())))?)
-            }
+        let find = |field, name: &String| {
+            let found = sqlite::introspect(&conn, name).with_context(cannot_open)?;
+            let tables = || sqlite::tables(&conn).unwrap_or_default();
+            let found = found.ok_or_else(|| bad(no_table(field, name, &tables())))?;
+            anyhow::Ok(found)
         };
-        if spec.r#where.is_some() && !sqlite::is_utf8(&conn).with_context(|| cannot_open(path))? {
+        if spec.r#where.is_some() && !sqlite::is_utf8(&conn).with_context(cannot_open)? {
             return Err(bad(utf16()).into());
         }
-        topics.push(resolve(spec, table.as_ref()).map_err(bad)?);
+        let topic = match spec.shown().map_err(bad)? {
+            Shown::Nothing => Topic::resolve(spec, None),
+            Shown::Table(name) => resolve(spec, &find("table", &name.to_owned())?),
+            Shown::Query(sql) => {
+                let watched = spec.watch.iter().map(|name| find("watch", name));
+                let watched = watched.collect::<anyhow::Result<Vec<Table>>>()?;
+                let result = match sqlite::describe_query(&conn, sql) {
+                    Err(QueryError::Unfit(reason)) => return Err(bad(bad_query(reason)).into()),
+                    found => found.with_context(cannot_open)?,
+                };
+                Topic::resolve_query(spec, &result, &watched).and_then(keyed)
+            }
+        };
+        topics.push(topic.map_err(bad)?);
     }
     let topics = Topics::new(topics).map_err(|bad| config.bad_topic(0, &bad))?;
     fits_changelog(&topics).map_err(|bad| config.bad_topic(0, &bad))?;
@@ -58,31 +70,66 @@ fn of_sqlite(config: &Config, path: &Path) -> anyhow::Result<Topics> {
 
 async fn of_postgres(config: &Config, address: &Address) -> anyhow::Result<Topics> {
     let cannot_read = || format!("{address} cannot be read");
-    let connected = postgres::connect(address, DESCRIBE_TIMEOUT, &[])
+    // Queries are begun to see whether they may run, and must not write anything.
+    let settings = ["default_transaction_read_only=on"];
+    let connected = postgres::connect(address, DESCRIBE_TIMEOUT, &settings)
         .await
         .with_context(cannot_read)?;
     let client = connected.client;
     let mut topics = Vec::with_capacity(config.topics.len());
     for (index, spec) in config.topics.iter().enumerate() {
         let bad = |bad: BadTopic| config.bad_topic(index, &bad);
-        let table = match &spec.table {
-            None => None,
-            Some(name) => match postgres::describe(&client, name).await {
-                Ok(Some(table)) => Some(table),
-                Ok(None) => {
-                    let tables = postgres::tables(&client).await.with_context(cannot_read)?;
-                    return Err(bad(no_table(name, &tables)).into());
-                }
-                Err(DescribeError::Unfit(reason)) => {
-                    let field = "table";
-                    return Err(bad(BadTopic { field, reason }).into());
-                }
-                Err(err) => return Err(err).with_context(cannot_read),
-            },
+        let find = async |field, name: &str| match postgres::describe(&client, name).await {
+            Ok(Some(table)) => Ok(table),
+            Ok(None) => {
+                let tables = postgres::tables(&client).await.with_context(cannot_read)?;
+                Err(bad(no_table(field, name, &tables)).into())
+            }
+            Err(DescribeError::Unfit(reason)) => Err(bad(BadTopic { field, reason }).into()),
+            Err(err) => Err(err).with_context(cannot_read),
         };
-        topics.push(resolve(spec, table.as_ref()).map_err(bad)?);
+        let topic = match spec.shown().map_err(bad)? {
+            Shown::Nothing => Topic::resolve(spec, None),
+            Shown::Table(name) => resolve(spec, &find("table", name).await?),
+            Shown::Query(sql) => {
+                let mut watched = Vec::with_capacity(spec.watch.len());
+                for name in &spec.watch {
+                    watched.push(find("watch", name).await?);
+                }
+                let result = match postgres::describe_query(&client, sql).await {
+                    Err(DescribeError::Unfit(reason)) => return Err(bad(bad_query(reason)).into()),
+                    found => found.with_context(cannot_read)?,
+                };
+                Topic::resolve_query(spec, &result, &watched)
+            }
+        };
+        topics.push(topic.map_err(bad)?);
     }
     Ok(Topics::new(topics).map_err(|bad| config.bad_topic(0, &bad))?)
+}
+
+fn bad_query(reason: String) -> BadTopic {
+    BadTopic {
+        field: "query",
+        reason,
+    }
+}
+
+/// Triggers note the key of the row that was touched: a table without one cannot be watched.
+fn keyed(topic: Topic) -> Result<Topic, BadTopic> {
+    let Some(Base::Query { watch, .. }) = topic.view.as_ref().map(|view| &view.base) else {
+        return Ok(topic);
+    };
+    match watch.iter().find(|watch| watch.key.is_empty()) {
+        None => Ok(topic),
+        Some(watch) => Err(BadTopic {
+            field: "watch",
+            reason: format!(
+                "table \"{}\" has no primary key, and no UNIQUE constraint over NOT NULL columns",
+                watch.table
+            ),
+        }),
+    }
 }
 
 fn utf16() -> BadTopic {
@@ -94,9 +141,9 @@ fn utf16() -> BadTopic {
     }
 }
 
-fn resolve(spec: &TopicSpec, table: Option<&Table>) -> Result<Topic, BadTopic> {
-    let topic = Topic::resolve(spec, table)?;
-    if let (Some(text), Some(table)) = (&spec.r#where, table) {
+fn resolve(spec: &TopicSpec, table: &Table) -> Result<Topic, BadTopic> {
+    let topic = Topic::resolve(spec, Some(table))?;
+    if let Some(text) = &spec.r#where {
         predicate::parse(text, table).map_err(|err| BadTopic {
             field: "where",
             reason: err.to_string(),
@@ -121,7 +168,7 @@ fn fits_changelog(topics: &Topics) -> Result<(), BadTopic> {
     }
 }
 
-fn no_table<'a>(name: &str, tables: &'a [String]) -> BadTopic {
+fn no_table<'a>(field: &'static str, name: &str, tables: &'a [String]) -> BadTopic {
     // Who names no schema has mistyped what stands behind it.
     let plain = |table: &'a String| match name.contains('.') {
         true => table.as_str(),
@@ -137,7 +184,7 @@ fn no_table<'a>(name: &str, tables: &'a [String]) -> BadTopic {
         ),
     };
     BadTopic {
-        field: "table",
+        field,
         reason: format!("the database has no table \"{name}\"; {hint}"),
     }
 }

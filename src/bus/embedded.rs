@@ -58,15 +58,23 @@ pub enum OpenError {
     },
 }
 
+/// Answers to marks that wait for their reader; more are lost.
+const MARKS: usize = 256;
+
 /// A [`Bus`] in this process, durable in its own file.
 #[derive(Debug, Clone)]
 pub struct EmbeddedBus {
     writer: mpsc::Sender<Publish>,
     head: watch::Receiver<Head>,
     reader: Arc<Mutex<Log>>,
+    /// Where answers to marks are told.
+    marks: Arc<Mutex<Option<Answers>>>,
     /// Held as long as any handle lives, so that no second process opens the file.
     _lock: Arc<File>,
 }
+
+/// Answers to marks on their way to their reader.
+type Answers = mpsc::Sender<(Arc<str>, Position)>;
 
 struct Publish {
     batch: Batch,
@@ -98,6 +106,7 @@ impl EmbeddedBus {
             writer,
             head,
             reader: Arc::new(Mutex::new(reader)),
+            marks: Arc::default(),
             _lock: Arc::new(lock),
         })
     }
@@ -113,9 +122,9 @@ impl EmbeddedBus {
     }
 }
 
-fn guard(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
-    // A reader that panicked left nothing half done: it only reads.
-    log.lock().unwrap_or_else(PoisonError::into_inner)
+fn guard<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whoever panicked left nothing half done: logs are only read, and answers set whole.
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether another process has the bus open.
@@ -214,9 +223,33 @@ impl Bus for EmbeddedBus {
     async fn publish(&self, batch: Batch) -> Result<Published, PublishError> {
         let (reply, outcome) = oneshot::channel();
         let stopped = || PublishError::Unavailable("the bus has stopped".into());
+        let marks = batch.marks.clone();
         let sent = self.writer.send(Publish { batch, reply }).await;
         sent.map_err(|_| stopped())?;
-        outcome.await.unwrap_or_else(|_| Err(stopped()))
+        let stored = outcome.await.unwrap_or_else(|_| Err(stopped()))?;
+        self.answer(&marks).await;
+        Ok(stored)
+    }
+
+    async fn answer(&self, marks: &[Arc<str>]) -> bool {
+        let reader = guard(&self.marks).clone();
+        let position = self.head.borrow().position.clone();
+        for mark in marks {
+            // Who set a mark does not wait for ever: one that cannot be told is as one lost.
+            if let Some(reader) = &reader {
+                let _ = reader.try_send((mark.clone(), position.clone()));
+            }
+        }
+        true
+    }
+
+    fn marks(&self) -> impl Stream<Item = (Arc<str>, Position)> + Send + Unpin + 'static {
+        let (sender, answers) = mpsc::channel(MARKS);
+        *guard(&self.marks) = Some(sender);
+        Box::pin(futures_util::stream::unfold(
+            answers,
+            |mut answers| async move { Some((answers.recv().await?, answers)) },
+        ))
     }
 
     fn subscribe(

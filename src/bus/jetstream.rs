@@ -11,6 +11,7 @@ mod decode;
 mod durability;
 mod follow;
 mod look;
+mod marks;
 mod outgoing;
 mod pull;
 mod range;
@@ -282,6 +283,14 @@ impl Bus for JetStreamBus {
             true => self.publish_changes(batch).await,
             false => self.publish_applications(batch).await,
         }
+    }
+
+    async fn answer(&self, marks: &[Arc<str>]) -> bool {
+        self.answer_marks(marks).await
+    }
+
+    fn marks(&self) -> impl Stream<Item = (Arc<str>, Position)> + Send + Unpin + 'static {
+        self.answered_marks()
     }
 
     fn subscribe(

@@ -3,7 +3,7 @@
 pub mod embedded;
 pub mod jetstream;
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use futures_util::Stream;
 
@@ -15,8 +15,11 @@ use crate::{
 /// What the bus holds at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Head {
-    /// The last event's position; offset 0 where there has been none.
+    /// The last event's position, with its check where that costs nothing; offset 0 where there
+    /// has been none.
     pub position: Position,
+    /// The last offset that was given: beyond `position` where a transaction's last part is missing.
+    pub stored: u64,
     /// The first offset still retained; `position.offset + 1` where nothing is.
     pub first: u64,
     /// How far the active source has been read into the bus.
@@ -70,6 +73,9 @@ pub enum ReadError {
     /// The position is beyond the head: the bus has gone back.
     #[error("the position is beyond the head")]
     Ahead,
+    /// At the position sits another message than its check was told of: the bus was restored.
+    #[error("the bus holds another message at this position")]
+    Mismatch,
     /// The bus cannot be reached now. Try again.
     #[error("the bus cannot be read: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -81,6 +87,8 @@ pub enum ReadError {
 /// *Duplicates*: a batch whose checkpoint is not after the stored one stores nothing, and neither
 /// does an application's event whose id was stored within the duplicate window (2 minutes).
 /// *Durability*: what [`Bus::publish`] returned for survives the process and the machine.
+/// *Checks*: the position of a delivery, and of an application's event just published, carries the
+/// check of its message, the same for every reader.
 /// *Epoch*: a batch whose checkpoint names another `source` begins a new epoch.
 /// *Parts*: of batches with [`Batch::more`] readers see nothing until the one that ends the
 /// transaction is stored; then all of it, contiguous among changes. A new epoch abandons an open part.
@@ -112,8 +120,24 @@ pub trait Bus: Clone + Send + Sync + 'static {
     fn publish(&self, batch: Batch)
     -> impl Future<Output = Result<Published, PublishError>> + Send;
 
+    /// Answers marks, storing nothing: whatever this handle has published is on the bus. Returns
+    /// whether it could say so; if not, publish a batch that carries them.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: some may be answered, and an answer twice does no harm.
+    fn answer(&self, marks: &[Arc<str>]) -> impl Future<Output = bool> + Send;
+
+    /// The answers to marks from now on, whoever set them: everything that was in the database's
+    /// log before the mark stands at or before the position. Some may be lost. There is one such
+    /// reader in a process: a second one may take the first one's place.
+    ///
+    /// # Cancel safety
+    /// Dropping the stream ends it; polling it is cancel safe.
+    fn marks(&self) -> impl Stream<Item = (Arc<str>, Position)> + Send + Unpin + 'static;
+
     /// Follows the bus from just after `from`, for ever.
     ///
+    /// The check of `from`, too, is held against what sits there.
     /// A chunk of another epoch than `from`'s begins with that epoch's first retained event.
     /// An error is not the end: the stream goes on where it stood once the bus can be read.
     ///
@@ -124,7 +148,8 @@ pub trait Bus: Clone + Send + Sync + 'static {
         from: Position,
     ) -> impl Stream<Item = Result<Chunk, ReadError>> + Send + Unpin + 'static;
 
-    /// Reads at most `limit` events just after `after`; none where `after` is the head.
+    /// Reads at most `limit` events just after `after`; none where `after` is the head. The check
+    /// of `after` is held against what sits there, if that is still retained.
     ///
     /// # Errors
     /// See [`ReadError`]: a stretch is whole or refused, never shortened at its beginning.

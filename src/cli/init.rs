@@ -79,6 +79,15 @@ const HEAD: &str = "\
 ##   page_size = 50
 ##   order_by = [\"id desc\"]
 ##   where = \"left_at IS NULL\"       # either kind may be a part of its table
+##
+## What several tables say together is a topic over a query. It is read again, and its first page
+## pushed, whenever one of the tables in `watch` changes:
+##
+##   [[topics]]
+##   type = \"visit_with_patient\"
+##   query = \"SELECT v.id, v.visitor, p.name AS patient FROM visit v JOIN patient p ON p.id = v.patient_id\"
+##   watch = [\"visit\", \"patient\"]
+##   key = [\"id\"]                    # columns of the result that are unique in it
 
 ";
 

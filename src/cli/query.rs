@@ -5,6 +5,7 @@ use crate::{
     app,
     bus::embedded,
     config::{Config, DatabaseUrl},
+    horizon::Horizon,
     protocol::{self, ErrorCode, Failure, Request, Select},
     store::Store,
     topic::Topics,
@@ -52,8 +53,11 @@ async fn answer(
     let topic = topics.get(&topic).cloned().ok_or(ErrorCode::UnknownType)?;
     let parts = matches!(select, Select::All(_)).then_some(usize::MAX);
     let snapshot = store.snapshot(topic.clone(), select).await?;
-    let place = snapshot.horizon.as_ref();
-    let cursor = place.and_then(|horizon| embedded::cut(&config.bus_path(), horizon));
+    let cursor = match &snapshot.horizon {
+        Some(Horizon::Checkpoint(place)) => embedded::cut(&config.bus_path(), place),
+        // Only who follows the stream can find the place of a snapshot in it.
+        Some(Horizon::Visible(_)) | None => None,
+    };
     let (rows, page) = (&snapshot.rows, snapshot.page.as_ref());
     Ok(protocol::reply(
         &topic.name,

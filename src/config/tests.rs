@@ -65,7 +65,7 @@ fn the_demo_has_two_page_topics_and_two_row_topics() {
     let topics: Vec<_> = config
         .topics
         .iter()
-        .map(|t| (t.r#type.as_str(), t.table.as_deref(), t.push))
+        .map(|t| (t.r#type.as_str(), t.table.as_deref(), t.push()))
         .collect();
     assert_eq!(
         topics,
@@ -138,7 +138,7 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
         "[[topics]]\ntype = \"a\"\n[[topics]]\ntype = \"b\"\npusch = \"row\"",
     ));
     let expected = "rowcast.toml: topics[1].pusch: unknown key\n  did you mean \"push\"? allowed: \
-                    type, table, key, columns, where, order_by, page_size, max_page_size, max_rows, push";
+                    type, table, query, watch, key, columns, where, order_by, page_size, max_page_size, max_rows, push";
     assert_eq!(text, expected);
     let text = refused(with_file("[sever]\nlisten = \"x\""));
     assert_eq!(

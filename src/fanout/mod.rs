@@ -3,27 +3,30 @@
 //! begins again, and every session is told to reset (docs/protocol.md §1.3).
 
 mod backlog;
+mod block;
+mod marks;
 mod pages;
 mod publish;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 pub use backlog::{Backlog, Missing, serve as serve_backlog};
+pub use block::Stretch;
+pub use marks::run as run_marks;
 pub use pages::{Pages, run as run_pages};
 pub use publish::{Publisher, serve as serve_publisher};
 
 use crate::{
     bus::{Bus, Chunk, ReadError},
     clock::now_ms,
-    event::{Body, Delivery, Event, Op},
+    event::{Body, Delivery, Op},
     metrics::{Health, Metrics, Part},
     position::Position,
-    protocol,
-    ring::{Frame, FrameKind, Ring},
+    ring::{Frame, Ring},
+    sabotage::{self, Fault},
 };
 
 /// "Never", for a clock.
@@ -88,16 +91,32 @@ pub async fn run(
                 fanout.append(chunk);
             }
             Some(Err(ReadError::Unavailable(err))) => health.down(Part::Bus, &err),
-            Some(Err(lost @ (ReadError::Trimmed | ReadError::Ahead | ReadError::Epoch))) => {
+            Some(Err(lost)) => {
                 tracing::warn!(error = %lost, position = %fanout.last, "events are missing: every session is told");
                 if let Ok(head) = bus.head().await {
-                    fanout.restart(head.position.clone());
-                    chunks = bus.subscribe(head.position);
+                    let from = checked(&bus, head.position).await;
+                    fanout.restart(from.clone());
+                    chunks = bus.subscribe(from);
                 }
             }
             None => return,
         }
     }
+}
+
+/// A position with the check of the message there, as far as that can be had now. Where a ring
+/// begins, cursors are verified by it.
+pub async fn checked(bus: &impl Bus, position: Position) -> Position {
+    let Some(before) = position.offset.checked_sub(1) else {
+        return position;
+    };
+    if position.check.is_some() {
+        return position;
+    }
+    let read = bus.read(position.at(before), 1).await;
+    let there = read.ok().and_then(|found| found.into_iter().next());
+    let there = there.map(|delivery| delivery.position);
+    there.filter(|there| *there == position).unwrap_or(position)
 }
 
 struct Fanout {
@@ -127,7 +146,7 @@ impl Fanout {
                 && let Body::Change { data, .. } = &event.body
                 && data.op == Op::Touch
             {
-                self.pages.touch(&event.topic);
+                self.pages.touch(&event.topic, event.xid);
             }
         }
         if let Some(last) = chunk.deliveries.last() {
@@ -141,7 +160,14 @@ impl Fanout {
             let lag = now_ms().saturating_sub(event.at_ms).max(0);
             self.metrics.event_lag.set(lag as f64 / 1000.0);
         }
-        let frames = chunk.deliveries.iter().map(frame).collect();
+        let mut frames: Vec<Frame> = chunk.deliveries.iter().map(Frame::of).collect();
+        if sabotage::active(Fault::SkipEvent) {
+            let skipped = |frame: &&mut Frame| frame.position.offset.is_multiple_of(100);
+            frames
+                .iter_mut()
+                .filter(skipped)
+                .for_each(|frame| frame.text = None);
+        }
         self.ring
             .append(frames, chunk.head.and_then(|head| head.checkpoint));
         self.metrics
@@ -157,16 +183,5 @@ impl Fanout {
         self.last = position;
         // What the pages show may come from the history that is over.
         self.pages.touch_all();
-    }
-}
-
-/// A delivery as a frame of the ring.
-fn frame(delivery: &Delivery) -> Frame {
-    let event = delivery.event.as_ref();
-    Frame {
-        topic: event.map_or_else(|| "".into(), |event| event.topic.clone()),
-        position: delivery.position.clone(),
-        text: protocol::event(delivery).map(Bytes::from),
-        kind: FrameKind::Event(event.and_then(Event::checkpoint).cloned()),
     }
 }

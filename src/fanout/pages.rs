@@ -2,20 +2,24 @@
 //! placed in the ring. While it is read, further changes only note that it must be read again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::now_ms,
+    horizon::Horizon,
     metrics::Metrics,
+    position::Position,
     protocol::{self, Params, Select},
     query::Queries,
     ring::Ring,
+    store::Snapshot,
     topic::{Push, Topic, Topics},
 };
 
@@ -23,32 +27,68 @@ use crate::{
 /// The first page of a burst does not wait.
 const INTERVAL: Duration = Duration::from_millis(40);
 
+/// The pause before a page is read again that does not show yet what has touched it.
+const INVISIBLE_PAUSE: Duration = Duration::from_millis(60);
+
 /// The pause before a page that could not be read is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Refreshes that wait to be told to other gateways; beyond them only this one does it.
 const ANNOUNCED: usize = 64;
 
-/// Notes which pages are out of date. Cloning shares it.
+/// Transactions of one topic whose being visible is waited for; beyond them the page is as old as
+/// the newest of these makes it.
+const MAX_AWAITED: usize = 1024;
+
+/// Which pages are out of date, and what those that are not say. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Pages {
     topics: Topics,
-    /// Whether somebody has asked for it: then it is sent also to who has seen the same.
-    stale: Arc<Mutex<BTreeMap<Arc<str>, bool>>>,
+    state: Arc<Mutex<State>>,
     wake: Arc<Notify>,
     /// Where other gateways are to be told, too.
     announce: Arc<OnceLock<mpsc::Sender<Arc<str>>>>,
 }
 
+#[derive(Debug, Default)]
+struct State {
+    stale: BTreeMap<Arc<str>, Stale>,
+    /// Pages as they were read last, for as long as nothing has touched them since.
+    fresh: HashMap<Arc<str>, Fresh>,
+}
+
+/// Why a page is to be read again.
+#[derive(Debug, Clone, Default)]
+struct Stale {
+    /// Somebody has asked for it: then it is sent also to who has seen the same.
+    asked: bool,
+    /// Sessions are to get it, for it may be another than before.
+    push: bool,
+    /// Transactions that have touched it, which the read must see: one can be in the stream before
+    /// it is visible.
+    awaited: BTreeSet<u64>,
+}
+
+/// A page that is not out of date, and the frame that was made of it last.
+#[derive(Debug)]
+struct Fresh {
+    read: Arc<Snapshot>,
+    frame: Option<(Position, Bytes)>,
+}
+
 impl Pages {
-    /// No page is out of date yet.
+    /// Every page is to be read once, so that who resumes can be given it.
     pub fn new(topics: Topics) -> Self {
-        Self {
+        let pages = Self {
             topics,
-            stale: Arc::default(),
+            state: Arc::default(),
             wake: Arc::default(),
             announce: Arc::default(),
+        };
+        for topic in pages.topics.clone().iter() {
+            pages.note(&topic.name, Stale::default());
         }
+        pages
     }
 
     /// Refreshes asked of this gateway from now on, for whoever tells all gateways of them, this
@@ -73,28 +113,63 @@ impl Pages {
     /// Has the topic's page read and pushed soon by this gateway, also to sockets that have seen
     /// the same page; returns whether it is a page topic.
     pub fn refresh_here(&self, topic: &str) -> bool {
-        self.note(topic, true)
+        let asked = Stale {
+            asked: true,
+            push: true,
+            ..Stale::default()
+        };
+        self.note(topic, asked)
     }
 
-    /// Has the topic's page read and pushed soon; returns whether it is a page topic.
-    pub fn touch(&self, topic: &str) -> bool {
-        self.note(topic, false)
+    /// Has the topic's page read and pushed soon, as soon as the transaction that has touched it is
+    /// visible; returns whether it is a page topic.
+    pub fn touch(&self, topic: &str, xid: Option<u64>) -> bool {
+        let touched = Stale {
+            asked: false,
+            push: true,
+            awaited: xid.into_iter().collect(),
+        };
+        self.note(topic, touched)
     }
 
-    fn note(&self, topic: &str, asked: bool) -> bool {
+    /// The topic's page as a frame at `cursor`, and what it saw, where nothing before the ring's
+    /// head has touched it since it was read.
+    pub fn fresh(&self, topic: &str, cursor: &Position) -> Option<(Bytes, Option<Horizon>)> {
+        let mut state = self.lock();
+        let fresh = state.fresh.get_mut(topic)?;
+        let made = fresh.frame.take().filter(|(place, _)| place == cursor);
+        let frame = match made {
+            Some((_, frame)) => frame,
+            // Once for all who return to the same place.
+            None => {
+                let page = fresh.read.page.as_ref()?;
+                protocol::page_push(topic, &fresh.read.rows, page, cursor, now_ms()).into()
+            }
+        };
+        fresh.frame = Some((cursor.clone(), frame.clone()));
+        Some((frame, fresh.read.horizon.clone()))
+    }
+
+    fn note(&self, topic: &str, why: Stale) -> bool {
         let topic = self.page_topic(topic);
         if let Some(topic) = topic {
-            *self.lock().entry(topic.name.clone()).or_default() |= asked;
+            let mut state = self.lock();
+            state.fresh.remove(&topic.name);
+            state.stale.entry(topic.name.clone()).or_default().add(why);
             self.wake.notify_one();
         }
         topic.is_some()
     }
 
-    /// Has every page read and pushed soon.
+    /// Has every page read and pushed soon, for another history begins: transactions of the one
+    /// before may never be visible.
     pub fn touch_all(&self) {
+        for stale in self.lock().stale.values_mut() {
+            stale.awaited.clear();
+        }
         let topics = self.topics.clone();
         for topic in topics.iter() {
-            self.touch(&topic.name);
+            self.touch(&topic.name, None);
         }
     }
 
@@ -103,12 +178,46 @@ impl Pages {
         topic.filter(|topic| topic.push == Push::Page)
     }
 
-    fn take(&self) -> BTreeMap<Arc<str>, bool> {
-        std::mem::take(&mut *self.lock())
+    fn take(&self) -> BTreeMap<Arc<str>, Stale> {
+        std::mem::take(&mut self.lock().stale)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, bool>> {
-        self.stale.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Keeps a page that was read, unless it was touched meanwhile.
+    fn keep(&self, topic: &Arc<str>, read: Arc<Snapshot>) {
+        let mut state = self.lock();
+        if !state.stale.contains_key(topic) {
+            let fresh = Fresh { read, frame: None };
+            state.fresh.insert(topic.clone(), fresh);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stale {
+    fn add(&mut self, more: Stale) {
+        self.asked |= more.asked;
+        self.push |= more.push;
+        self.awaited.extend(more.awaited);
+        while self.awaited.len() > MAX_AWAITED {
+            self.awaited.pop_first();
+        }
+    }
+
+    /// What a read has not seen of what it should have; none where it has seen all.
+    fn unseen(&self, horizon: Option<&Horizon>) -> Option<Stale> {
+        let Some(Horizon::Visible(visible)) = horizon else {
+            return None;
+        };
+        let awaited = self.awaited.iter().filter(|xid| !visible.sees(**xid));
+        let awaited: BTreeSet<u64> = awaited.copied().collect();
+        (!awaited.is_empty()).then_some(Stale {
+            asked: false,
+            push: true,
+            awaited,
+        })
     }
 }
 
@@ -126,40 +235,58 @@ pub async fn run(
             () = pages.wake.notified() => {}
         }
         let mut pause = INTERVAL;
-        for (name, asked) in pages.take() {
+        for (name, stale) in pages.take() {
             let Some(topic) = pages.topics.get(&name) else {
                 continue;
             };
-            if push(topic, asked, &queries, &ring).await {
-                metrics.pages_read.inc();
-            } else {
-                pages.note(&name, asked);
-                pause = RETRY_PAUSE;
+            match push(topic, &stale, &queries, &ring).await {
+                Some(read) => {
+                    metrics.pages_read.inc();
+                    match stale.unseen(read.horizon.as_ref()) {
+                        Some(unseen) => {
+                            pages.note(&name, unseen);
+                            pause = INVISIBLE_PAUSE;
+                        }
+                        None => pages.keep(&name, read),
+                    }
+                }
+                None => {
+                    pages.note(&name, stale);
+                    pause = RETRY_PAUSE;
+                }
             }
         }
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Reads one page and appends it; returns whether it could be read.
-async fn push(topic: &Arc<Topic>, asked: bool, queries: &Queries, ring: &Ring) -> bool {
+/// Reads one page, and appends it if that is news to anybody; `None` where it cannot be read.
+async fn push(
+    topic: &Arc<Topic>,
+    stale: &Stale,
+    queries: &Queries,
+    ring: &Ring,
+) -> Option<Arc<Snapshot>> {
     let select = Select::Page(Params::default());
-    match queries.snapshot(topic.clone(), select).await {
-        Ok(snapshot) => {
-            let Some(page) = snapshot.page else {
-                return true;
-            };
-            let (rows, now) = (snapshot.rows, now_ms());
-            let horizon = snapshot.horizon.filter(|_| !asked);
-            ring.append_page(topic.name.clone(), horizon, |cursor| {
-                protocol::page_push(&topic.name, &rows, &page, cursor, now)
-            });
-            true
-        }
+    let read = match queries.unplaced(topic.clone(), select).await {
+        Ok(read) => read,
         Err(failure) => {
             // Whatever is away is told once, as a part that is down.
             tracing::debug!(topic = %topic.name, error = failure.code.slug(), "a page cannot be read");
-            false
+            return None;
         }
+    };
+    // Of several transactions the page may show some, and is worth sending; of none, it is not.
+    let unseen = stale.unseen(read.horizon.as_ref());
+    let nothing_new = unseen.is_some_and(|unseen| unseen.awaited.len() == stale.awaited.len());
+    if let Some(page) = &read.page
+        && stale.push
+        && (stale.asked || !nothing_new)
+    {
+        let horizon = read.horizon.clone().filter(|_| !stale.asked);
+        ring.append_page(topic.name.clone(), horizon, |cursor| {
+            protocol::page_push(&topic.name, &read.rows, page, cursor, now_ms())
+        });
     }
+    Some(read)
 }

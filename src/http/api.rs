@@ -13,7 +13,7 @@ use crate::{
     clock::now_ms,
     event::{BadEvent, Event},
     protocol::{self, ErrorCode, Failure},
-    topic::{Affinity, Column, Kind, Push, Table, Topic, View},
+    topic::{Affinity, Base, Column, Kind, Push, Table, Topic, View},
 };
 
 /// `GET /api/topics`
@@ -46,7 +46,10 @@ fn describe(topic: &Topic, table: Option<&Table>) -> Json {
         true => format!("{} desc", by.column),
         false => by.column.clone(),
     });
-    described["table"] = view.table.as_str().into();
+    match &view.base {
+        Base::Table(table) => described["table"] = table.as_str().into(),
+        Base::Query { .. } => described["watch"] = view.tables().collect(),
+    }
     described["key"] = json!(view.key);
     described["where"] = json!(view.condition);
     described["order"] = order.collect();
@@ -76,6 +79,8 @@ fn schema(topic: &Topic, view: &View, columns: &[&Column]) -> Json {
     for column in columns {
         let mut types = match &column.kind {
             Some(kind) => of_kind(kind),
+            // Computed by a query, or declared without a type.
+            None if column.declared.is_empty() => vec!["number", "string"],
             None => of_affinity(column.affinity),
         };
         let nullable = !types.contains(&"null") && !column.not_null;

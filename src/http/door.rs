@@ -13,7 +13,7 @@ use axum::{
 use serde_json::{Map, Value as Json, json};
 use tower::ServiceExt;
 
-use super::{Edge, answer, answer::Refused, router};
+use super::{Edge, answer, answer::Refused, router, stream};
 use crate::{
     metrics::{Health, Metrics},
     protocol::{ErrorCode, Language},
@@ -86,6 +86,9 @@ async fn pass(State(door): State<Door>, request: Request) -> Response {
             let mut failure: crate::protocol::Failure = door.0.closed.into();
             failure.retry_after_ms =
                 (door.0.closed == ErrorCode::Starting).then_some(RETRY_AFTER_MS);
+            if failure.retry_after_ms.is_some() && stream::is_event_source(request.headers()) {
+                return stream::come_back(RETRY_AFTER_MS);
+            }
             Refused {
                 failure,
                 language: door.0.language,

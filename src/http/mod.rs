@@ -7,6 +7,7 @@ mod demo;
 mod door;
 mod origins;
 mod sockets;
+mod stream;
 
 use std::{io, sync::Arc};
 
@@ -105,6 +106,7 @@ fn router(edge: Arc<Edge>) -> Router {
         .route("/api/topics/{type}/refresh", post(api::refresh))
         .route("/api/query/{type}", get(api::query))
         .route("/api/events", post(api::publish))
+        .route("/api/stream", get(stream::events))
         .route("/chat/update/info/", post(demo::update_info))
         .route("/chat/update/record/", post(demo::update_record))
         .route("/socket/all/", get(sockets::all))

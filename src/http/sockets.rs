@@ -13,7 +13,7 @@ use axum::{
 
 use super::Edge;
 use crate::{
-    protocol::{CloseReason, ErrorCode, Failure},
+    protocol::{CloseReason, ErrorCode, Failure, Mode},
     session::{self, BUFFER_BYTES, MAX_READ_BYTES, Opening},
     topic::is_topic_name,
 };
@@ -77,7 +77,7 @@ fn sized(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
 
 impl Edge {
     /// A program without an `Origin` is admitted; a browser only from an allowed one.
-    fn admits(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
         let origin = headers.get(header::ORIGIN);
         origin.is_none_or(|origin| self.origins.allow(origin, headers.get(header::HOST)))
     }
@@ -97,12 +97,13 @@ impl Edge {
         response
     }
 
-    fn opening(&self, query: &str) -> Result<Opening, Failure> {
+    pub(super) fn opening(&self, query: &str) -> Result<Opening, Failure> {
         let mut opening = Opening {
             head: self.gateway.ring.head(),
             types: None,
             since: None,
             hello_first: false,
+            mode: Mode::Every,
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
@@ -118,6 +119,7 @@ impl Edge {
                         _ => return Err(Failure::param("hello: 0 or 1")),
                     }
                 }
+                "mode" => opening.mode = Mode::parse(&value)?,
                 // What is not known is ignored.
                 _ => {}
             }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, cmp::Ordering};
 
-use super::{Condition, Op, Operand, number::number, typed};
+use super::{Condition, Op, Operand, like::like, number::number, typed};
 use crate::{
     row::{Row, Value},
     topic::Collation,
@@ -42,6 +42,7 @@ impl Condition {
             Self::Null { column, negated } => {
                 Some(column.is_null(row.get(&column.name)?) != *negated)
             }
+            Self::Like { column, pattern } => like(column, row.get(&column.name)?, pattern),
             Self::Not(inner) => inner.test(row).map(|truth| !truth),
             Self::All(parts) => all(parts.iter().map(|part| part.test(row))),
             Self::Any(parts) => any(parts.iter().map(|part| part.test(row))),

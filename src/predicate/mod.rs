@@ -8,12 +8,16 @@
 
 mod decimal;
 mod eval;
+mod filter;
+mod image;
+mod like;
 mod moment;
 mod number;
 mod operand;
 mod parse;
 mod tokens;
 mod typed;
+mod verdict;
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +29,10 @@ use crate::{
     topic::{Collation, Kind},
 };
 
+pub use filter::BadFilter;
+pub use image::image;
 pub use parse::parse;
+pub use verdict::Verdict;
 
 /// The deepest nesting of parentheses and NOT.
 ///
@@ -38,7 +45,8 @@ pub const MAX_DEPTH: usize = 32;
 /// room for what a query adds to the view's condition.
 pub const MAX_COMPARISONS: usize = 500;
 
-/// A condition over the columns of one table, compiled by [`parse`].
+/// A condition over the columns of one table, compiled by [`parse`], or of a client's filter by
+/// [`Predicate::of_filter`].
 ///
 /// Two predicates of one table are equal exactly when their [`Predicate::to_sql`] is.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +98,11 @@ enum Condition {
     Null {
         column: Operand,
         negated: bool,
+    },
+    /// Of a filter only.
+    Like {
+        column: Operand,
+        pattern: Box<str>,
     },
     Not(Box<Condition>),
     All(Vec<Condition>),
@@ -195,6 +208,9 @@ impl fmt::Display for Condition {
                 write!(f, "num_nulls({column}) = {}", u8::from(!*negated))
             }
             Self::Null { column, negated } => write!(f, "{column} IS {}NULL", not(*negated)),
+            Self::Like { column, pattern } => {
+                write!(f, "{column} LIKE '{}'", pattern.replace('\'', "''"))
+            }
             Self::Not(inner) => match **inner {
                 Self::All(_) | Self::Any(_) => write!(f, "NOT ({inner})"),
                 _ => write!(f, "NOT {inner}"),

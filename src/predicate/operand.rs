@@ -208,7 +208,7 @@ pub(super) fn null(left: Part<'_>, negated: bool) -> Result<Condition> {
 // === impl Operand ===
 
 impl Operand {
-    fn new(column: &Column) -> Self {
+    pub(super) fn new(column: &Column) -> Self {
         Self {
             name: column.name.clone(),
             numeric: column.kind.is_none() && affinity(column) == Affinity::Numeric,

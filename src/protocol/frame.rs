@@ -19,6 +19,8 @@ pub enum ResetReason {
     Epoch,
     /// Its cursor is beyond the head: it was given out by something that has gone back.
     Ahead,
+    /// At its place sits another message than it was given for: the bus was restored.
+    Mismatch,
     /// It fell behind while it was connected, and what it missed is not retained.
     Lagged,
 }
@@ -43,6 +45,7 @@ impl ResetReason {
             Self::Trimmed => "trimmed",
             Self::Epoch => "epoch",
             Self::Ahead => "ahead",
+            Self::Mismatch => "mismatch",
             Self::Lagged => "lagged",
         }
     }
@@ -143,14 +146,14 @@ fn open_reply(topic: &str, rid: Option<&Rid>) -> Vec<u8> {
     out
 }
 
-fn open_object(topic: &str) -> Vec<u8> {
+pub(super) fn open_object(topic: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(b"{\"type\":");
     json_text(&mut out, topic);
     out
 }
 
-fn member(out: &mut Vec<u8>, name: &str, value: &(impl Serialize + ?Sized)) {
+pub(super) fn member(out: &mut Vec<u8>, name: &str, value: &(impl Serialize + ?Sized)) {
     out.push(b',');
     json_text(out, name);
     out.push(b':');
@@ -161,7 +164,7 @@ fn json_text(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     serde_json::to_writer(out, value).expect("writing to memory cannot fail");
 }
 
-fn close_object(mut out: Vec<u8>) -> String {
+pub(super) fn close_object(mut out: Vec<u8>) -> String {
     out.push(b'}');
     String::from_utf8(out).expect("made of JSON texts only")
 }
@@ -195,7 +198,8 @@ pub fn error(failure: &Failure, language: Language) -> String {
     session("sys:error", failure.rid.as_ref(), members)
 }
 
-/// `sys:welcome`; `replay` is how many frames follow before `sys:caught_up`, at the most.
+/// `sys:welcome`; `cursor` is where the socket stands, `replay` how many events lay between it and the
+/// head.
 pub fn welcome(
     rid: Option<&Rid>,
     cursor: &Position,

@@ -6,6 +6,7 @@ mod catalogue;
 mod frame;
 mod params;
 mod request;
+mod turned;
 mod url;
 
 pub use after::After;
@@ -15,7 +16,8 @@ pub use frame::{
     welcome,
 };
 pub use params::{Condition, Key, MAX_IN_LIST, Params, Select, Test};
-pub use request::{Hello, Request, Rid};
+pub use request::{Hello, Interest, Mode, Request, Rid};
+pub use turned::{data_of, turned};
 pub use url::query_string;
 
 /// The group that every socket of `/socket/all/` joins.

@@ -186,7 +186,7 @@ fn read_order(order: Option<&Json>) -> Result<Vec<Order>, Failure> {
     }
 }
 
-fn read_filter(filter: Option<&Json>) -> Result<Vec<Condition>, Failure> {
+pub(super) fn read_filter(filter: Option<&Json>) -> Result<Vec<Condition>, Failure> {
     let members = match filter {
         None | Some(Json::Null) => return Ok(Vec::new()),
         Some(Json::Object(members)) if members.len() <= MAX_CONDITIONS => members,

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{ErrorCode, Failure, Params, Select};
+use super::{Condition, ErrorCode, Failure, Params, Select, params::read_filter};
 use crate::{position::Position, topic::is_topic_name};
 
 /// A request's own id, echoed in its answer: a string of at most 64 characters or an integer.
@@ -28,8 +28,8 @@ pub enum Request {
     },
     /// `sys:hello`
     Hello(Hello),
-    /// `sys:subscribe`: these topics, too.
-    Subscribe(Option<Rid>, Vec<String>),
+    /// `sys:subscribe`: these topics, too, each with the filter given.
+    Subscribe(Option<Rid>, Vec<Interest>),
     /// `sys:unsubscribe`: these topics no more.
     Unsubscribe(Option<Rid>, Vec<String>),
     /// `sys:auth`: a new token.
@@ -44,9 +44,30 @@ pub struct Hello {
     /// The request's id.
     pub rid: Option<Rid>,
     /// Only these topics; all where none.
-    pub types: Option<Vec<String>>,
+    pub types: Option<Vec<Interest>>,
     /// The cursor to resume from.
     pub since: Option<Position>,
+    /// How events are sent; as the URL says where none.
+    pub mode: Option<Mode>,
+}
+
+/// A topic, and which of its rows are wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Interest {
+    /// The topic's name; not necessarily one that exists.
+    pub topic: String,
+    /// Conditions, all of which must hold; none for every row.
+    pub filter: Vec<Condition>,
+}
+
+/// What is sent to a socket that has fallen behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Every event.
+    #[default]
+    Every,
+    /// The newest of each key.
+    Latest,
 }
 
 // === impl Rid ===
@@ -129,8 +150,7 @@ impl Hello {
     fn read(frame: &Map<String, Json>, rid: Option<Rid>) -> Result<Self, Failure> {
         let types = match frame.get("types") {
             None | Some(Json::Null) => None,
-            Some(Json::Object(_)) => Some(subscribed(frame.get("types"))?),
-            Some(_) => Some(names(frame.get("types"))?),
+            given => Some(subscribed(given)?),
         };
         let since = match frame.get("since") {
             None | Some(Json::Null) => None,
@@ -140,11 +160,16 @@ impl Hello {
             ),
             Some(_) => return Err(Failure::param("since: a cursor")),
         };
-        match frame.get("mode").map(Json::as_str) {
-            None | Some(Some("every")) => {}
-            Some(_) => return Err(Failure::param("mode: \"every\"")),
-        }
-        Ok(Self { rid, types, since })
+        let mode = match frame.get("mode") {
+            None | Some(Json::Null) => None,
+            Some(mode) => Some(Mode::parse(mode.as_str().unwrap_or_default())?),
+        };
+        Ok(Self {
+            rid,
+            types,
+            since,
+            mode,
+        })
     }
 }
 
@@ -158,18 +183,47 @@ fn names(types: Option<&Json>) -> Result<Vec<String>, Failure> {
         .collect()
 }
 
-/// `{"patient":{}, …}`, or the names alone.
-fn subscribed(types: Option<&Json>) -> Result<Vec<String>, Failure> {
+/// `{"patient":{"filter":{…}}, …}`, or the names alone.
+fn subscribed(types: Option<&Json>) -> Result<Vec<Interest>, Failure> {
     let Some(Json::Object(map)) = types else {
-        return names(types);
+        let all = |topic| Interest {
+            topic,
+            filter: Vec::new(),
+        };
+        return Ok(names(types)?.into_iter().map(all).collect());
     };
-    for (name, options) in map {
-        match options {
-            Json::Object(options) if options.is_empty() && is_topic_name(name) => {}
-            _ => return Err(Failure::param("types: topic names, each with {}")),
+    let interests = map.iter().map(|(name, options)| match options {
+        Json::Object(options) if is_topic_name(name) => Ok(Interest {
+            topic: name.clone(),
+            filter: filter(options.get("filter"))?,
+        }),
+        _ => Err(Failure::param("types: topic names, each with an object")),
+    });
+    interests.collect()
+}
+
+/// The filter of a query; what is wrong with it is told without the query's `params`.
+fn filter(filter: Option<&Json>) -> Result<Vec<Condition>, Failure> {
+    read_filter(filter).map_err(|failure| Failure {
+        detail: failure
+            .detail
+            .map(|detail| detail.strip_prefix("params.").unwrap_or(detail)),
+        ..failure
+    })
+}
+
+impl Mode {
+    /// Reads `every` or `latest`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadParam`] for anything else.
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        match text {
+            "every" => Ok(Self::Every),
+            "latest" => Ok(Self::Latest),
+            _ => Err(Failure::param("mode: \"every\" or \"latest\"")),
         }
     }
-    Ok(map.keys().cloned().collect())
 }
 
 #[cfg(test)]
@@ -213,8 +267,29 @@ mod tests {
             ErrorCode::BadParam
         );
         assert_eq!(
-            fails(r#"{"type":"sys:subscribe","types":{"a":{"filter":{}}}}"#).0,
+            fails(r#"{"type":"sys:subscribe","types":{"a":{"filter":{"b":{"near":1}}}}}"#).0,
             ErrorCode::BadParam
         );
+        assert_eq!(
+            fails(r#"{"type":"sys:hello","mode":"some"}"#).0,
+            ErrorCode::BadParam
+        );
+    }
+
+    #[test]
+    fn a_subscription_names_topics_with_or_without_a_filter() {
+        let text = r#"{"type":"sys:subscribe","types":{"a":{"filter":{"b":[1,null]}},"c":{}}}"#;
+        let Ok(Request::Subscribe(None, interests)) = Request::parse(text) else {
+            panic!("a subscription")
+        };
+        assert_eq!(interests[0].topic, "a");
+        assert_eq!(interests[0].filter.len(), 1);
+        assert!(interests[1].topic == "c" && interests[1].filter.is_empty());
+        let text = r#"{"type":"sys:hello","types":["a"],"mode":"latest"}"#;
+        let Ok(Request::Hello(hello)) = Request::parse(text) else {
+            panic!("a hello")
+        };
+        assert_eq!(hello.mode, Some(Mode::Latest));
+        assert!(hello.types.unwrap()[0].filter.is_empty());
     }
 }

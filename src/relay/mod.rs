@@ -3,16 +3,18 @@
 
 mod translate;
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::{Bus, PublishError},
     clock::now_ms,
-    event::Batch,
+    event::{Batch, Event},
     metrics::{Health, Metrics, Part},
     position::Checkpoint,
+    sabotage::{self, Fault},
     source::{Source, SourceError},
     topic::Topics,
 };
@@ -26,6 +28,13 @@ const CLAIM_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The pause of a producer that stands by: whoever waits for it waits for three seconds at most.
 const STANDBY_PAUSE: Duration = Duration::from_millis(600);
+
+/// How often progress is stored that carries nothing but marks: a mark for each of many queries a
+/// second would fill the bus.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How late a sabotaged relay stores: by then the database has heard the confirmation.
+const LATE: Duration = Duration::from_millis(1500);
 
 /// Runs until `stop` is cancelled and what was read by then is stored, or the source has ended.
 ///
@@ -80,6 +89,8 @@ impl<B: Bus> Relay<B> {
             return Ok(());
         };
         let mut redefined = self.bus.redefined();
+        let mut stored_at: Option<Instant> = None;
+        let mut late = VecDeque::new();
         loop {
             // The only confirmation, and only of what the bus holds.
             source.confirm(durable.as_ref());
@@ -96,18 +107,38 @@ impl<B: Bus> Relay<B> {
             let read = transactions.changes.len() as u64;
             self.metrics.changes_read.inc_by(read);
             let mut events = self.translator.events(&transactions.changes);
+            let only_marks = events.is_empty()
+                && !transactions.more
+                && !transactions.marks.is_empty()
+                && redefined.is_empty();
+            if only_marks
+                && stored_at.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL)
+                && self.bus.answer(&transactions.marks).await
+            {
+                continue;
+            }
             let is_news = durable.as_ref() != Some(&transactions.checkpoint);
             if is_news && !transactions.more {
                 let topics = std::mem::take(&mut redefined);
                 let place = &transactions.checkpoint;
                 events.extend(self.translator.reloads(&topics, place, now_ms()));
             }
-            let batch = Batch {
+            disorder(&mut events);
+            let mut batch = Batch {
                 events,
                 checkpoint: Some(transactions.checkpoint.clone()),
                 marks: transactions.marks,
                 more: transactions.more,
             };
+            // Sabotage: what was read counts as stored now, and is stored much later.
+            if sabotage::active(Fault::ConfirmEarly) {
+                durable = batch.checkpoint.clone();
+                late.push_back((Instant::now(), batch));
+                let Some((_, old)) = late.pop_front_if(|(since, _)| since.elapsed() > LATE) else {
+                    continue;
+                };
+                batch = old;
+            }
             let committed_ms = transactions.changes.last().map(|change| change.at_ms);
             match self.publish(batch).await? {
                 Some(stored) => self.metrics.events_published.inc_by(stored as u64),
@@ -118,6 +149,7 @@ impl<B: Bus> Relay<B> {
                 self.metrics.publish_lag.set(lag as f64 / 1000.0);
             }
             self.health.up(Part::Source);
+            stored_at = Some(Instant::now());
             durable = Some(transactions.checkpoint);
         }
     }
@@ -126,7 +158,7 @@ impl<B: Bus> Relay<B> {
     /// the database more. After that it is begun anew, which tells how much it keeps for us. `None`
     /// when told to stop.
     async fn claim(&self) -> Result<Option<Option<Checkpoint>>, Duration> {
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         loop {
             tokio::select! {
                 biased;
@@ -187,5 +219,21 @@ impl<B: Bus> Relay<B> {
     fn bus_failed(&self, err: &PublishError) -> Duration {
         self.health.down(Part::Bus, err);
         RETRY_PAUSE
+    }
+}
+
+/// Puts events where they do not belong, for tests of the tests.
+fn disorder(events: &mut [Event]) {
+    if sabotage::active(Fault::SwapTwo) && events.len() > 4 {
+        let last = events.len() - 1;
+        events.swap(last, last - 3);
+    }
+    if sabotage::active(Fault::TearTransaction)
+        && let Some(end) = (2..events.len()).find(|end| {
+            let before = &events[end - 1].tx;
+            before.is_some() && *before == events[end - 2].tx && *before != events[*end].tx
+        })
+    {
+        events.swap(end, end - 1);
     }
 }

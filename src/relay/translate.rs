@@ -1,7 +1,10 @@
 //! Changes of tables become events of topics: a view's condition is judged on the row before
 //! and after, as far as the database tells them (docs/protocol.md §1.2).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use serde_json::value::RawValue;
 
@@ -60,39 +63,44 @@ impl Translator {
         }
     }
 
-    /// The events of whole transactions, in their order. A page topic gets one for all of them,
-    /// where the last change that concerns it stands.
+    /// The events of whole transactions, in their order. A page topic gets one for each
+    /// transaction, where its last change that concerns the topic stands; where transactions have
+    /// no ids, one for all of them.
     pub fn events(&mut self, changes: &[Change]) -> Vec<Event> {
         let topics = self.topics.clone();
         let mut events = Vec::with_capacity(changes.len());
-        let mut touched: Vec<(Arc<Topic>, usize)> = Vec::new();
+        let mut touched: BTreeMap<(usize, Option<u64>), usize> = BTreeMap::new();
         for (index, change) in changes.iter().enumerate() {
             if let What::Message { topic, data } = &change.what {
                 events.extend(self.emitted(topic, data, change).map(|e| (index, e)));
                 continue;
             }
-            for topic in topics.iter() {
-                let Some(view) = topic
-                    .view
-                    .as_ref()
-                    .filter(|view| view.table == *change.table)
-                else {
+            for (number, topic) in topics.iter().enumerate() {
+                let view = topic.view.as_ref();
+                let concerned = |view: &&View| view.tables().any(|table| *table == *change.table);
+                let Some(view) = view.filter(concerned) else {
                     continue;
                 };
                 match topic.push {
                     Push::Row => {
-                        events.extend(self.row_event(topic, view, change).map(|e| (index, e)))
+                        events.extend(self.row_event(topic, view, change).map(|e| (index, e)));
+                        events.extend(self.displaced(topic, view, change).map(|e| (index, e)));
                     }
+                    // A reply stands before or behind a transaction by its id, so the events of
+                    // two transactions can never be one.
                     Push::Page => {
-                        touched.retain(|(other, _)| other.name != topic.name);
-                        touched.push((topic.clone(), index));
+                        touched.insert((number, change.xid), index);
                     }
                 }
             }
         }
-        for (topic, index) in touched {
-            let event = self.event(&topic, &changes[index], ChangeData::whole(Op::Touch), None);
-            events.push((index, event));
+        for ((number, _), index) in touched {
+            let touch = ChangeData::whole(Op::Touch);
+            let topic = topics.iter().nth(number);
+            events.extend(topic.map(|topic| {
+                let event = self.event(topic, &changes[index], touch, None);
+                (index, event)
+            }));
         }
         // Checkpoints grow along the stream: a touch goes where its last change stands.
         events.sort_by_key(|(index, _)| *index);
@@ -103,9 +111,9 @@ impl Translator {
     pub fn reloads(&self, topics: &[String], checkpoint: &Checkpoint, at_ms: i64) -> Vec<Event> {
         let known = topics.iter().filter_map(|name| self.topics.get(name));
         let reload = |topic: &Arc<Topic>| {
-            let table = topic.view.as_ref().map_or("", |view| &view.table);
+            let table = topic.view.as_ref().and_then(|view| view.tables().next());
             let change = Change {
-                table: table.into(),
+                table: table.unwrap_or_default().into(),
                 what: What::Reload,
                 checkpoint: checkpoint.clone(),
                 tx: None,
@@ -175,6 +183,33 @@ impl Translator {
         let subject = data.key.as_ref().map(|key| key.get().to_owned());
         let subject = subject.filter(|key| key.len() <= MAX_SUBJECT_BYTES);
         Some(self.event(topic, change, data, subject))
+    }
+
+    /// The row of the view whose key another row has taken, itself outside of the view. SQLite's
+    /// `UPDATE OR REPLACE` tells of no such row, and no event of the other's key says that it went.
+    fn displaced(&mut self, topic: &Topic, view: &View, change: &Change) -> Option<Event> {
+        let What::Row {
+            shape,
+            old: Some(old),
+            new: Some(new),
+            ..
+        } = &change.what
+        else {
+            return None;
+        };
+        let (before, key) = (old.pick(&view.key)?, new.pick(&view.key)?);
+        let condition = self.condition(topic, view, shape).ok()??;
+        if change.xid.is_some() || before == key || condition.holds(new) {
+            return None;
+        }
+        // Just behind the event of the row itself.
+        let mut behind = change.clone();
+        behind.checkpoint.low += 1;
+        let data = ChangeData {
+            key: Some(object(&view.key, &key)),
+            ..ChangeData::whole(Op::Delete)
+        };
+        Some(self.event(topic, &behind, within_limits(data), None))
     }
 
     fn seen<'a>(
@@ -367,3 +402,6 @@ fn json(out: Vec<u8>) -> Box<RawValue> {
     let text = String::from_utf8(out).expect("made of JSON texts only");
     RawValue::from_string(text).expect("the encoder writes JSON")
 }
+
+#[cfg(test)]
+mod tests;

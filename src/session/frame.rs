@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Gateway, MAX_TRIES, SETTLE};
+use super::{Gateway, Inexact, MAX_TRIES, SETTLE, pause};
 use crate::{
     protocol::{self, ErrorCode, Failure, Select},
     ring::Cut,
@@ -19,19 +19,35 @@ impl Gateway {
     /// Cancel safe.
     pub async fn frame(&self, topic: &Arc<Topic>, select: &Select) -> Result<String, Failure> {
         let ring = &self.ring;
-        for attempt in 1.. {
+        for tries in 0.. {
+            if tries > 0 {
+                tokio::time::sleep(pause(tries)).await;
+            }
             // Where nothing is known of what the read saw, it has seen at least what was before it.
-            let before = ring.head().position;
+            let (before, restarts) = (ring.head().position, ring.restarts());
             let snapshot = self.queries.snapshot(topic.clone(), select.clone()).await?;
             let cut = match &snapshot.horizon {
-                Some(horizon) => ring.settled(horizon, SETTLE).await,
-                None => Cut::Wait,
+                Some(horizon) => {
+                    let read = (horizon, snapshot.settled.as_ref());
+                    ring.settled(&topic.name, read, SETTLE).await
+                }
+                None => Cut::Unknown,
+            };
+            let cut = match cut {
+                Cut::At(_) if ring.restarts() != restarts => Cut::Fallen,
+                cut => cut,
             };
             let (cursor, exact) = match cut {
-                Cut::At(place) => (place.position, true),
-                Cut::Fallen if attempt < MAX_TRIES => continue,
-                Cut::Fallen | Cut::Wait => (before, false),
+                Cut::At(place) => (place.position, Ok(())),
+                Cut::Fallen if tries < MAX_TRIES => continue,
+                Cut::Fallen => (before, Err(Inexact::Unseen)),
+                Cut::Wait => (before, Err(Inexact::Late)),
+                Cut::Unknown => (before, Err(Inexact::Unknown)),
             };
+            if let Err(why) = exact {
+                self.metrics.inexact(why.as_str());
+            }
+            let exact = exact.is_ok();
             let (rows, page) = (&snapshot.rows, snapshot.page.as_ref());
             let frames =
                 protocol::reply(&topic.name, None, rows, page, Some(&cursor), (exact, None));

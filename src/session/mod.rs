@@ -2,45 +2,61 @@
 //! never a queue of events; while a direct query runs the cursor stands still, so that the reply
 //! takes its exact place between two events (docs/protocol.md §1.1).
 
+mod condense;
+mod events;
+mod filters;
 mod frame;
+mod latest;
 mod requests;
+mod resume;
 mod stream;
 mod wire;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    convert::Infallible,
     sync::Arc,
     time::Duration,
 };
 
 use axum::extract::ws::WebSocket;
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use bytes::Bytes;
+use events::Events;
+use futures_util::{Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use filters::Filters;
+use filters::Interests;
 pub use wire::{BUFFER_BYTES, MAX_READ_BYTES, echo};
 use wire::{Inbound, Wire};
 
 use crate::{
-    fanout::Backlog,
+    fanout::{Backlog, Pages},
     groups::Group,
+    horizon::Horizon,
     metrics::{Health, Metrics, Part},
-    position::{Checkpoint, Position},
-    protocol::{self, CloseReason, Failure, Language, Rid, Select},
-    query::Queries,
+    position::Position,
+    protocol::{self, CloseReason, ErrorCode, Failure, Language, Mode, Rid, Select},
+    query::{Queries, SETTLE},
     ring::{Place, Ring},
     store::Snapshot,
     topic::{Topic, Topics},
 };
 
-/// How long a reply waits for the stream to pass what it saw, before it says `"exact":false`.
-const SETTLE: Duration = Duration::from_millis(250);
+/// How often a query is read again that has no place in the stream, or whose place was lost before
+/// the reply could be sent.
+const MAX_TRIES: u8 = 6;
 
-/// How often a query is read again whose place was lost before it could be sent.
-const MAX_TRIES: u8 = 3;
+/// The pause before a query is read again the first time; it doubles with every time. A commit is in
+/// the stream microseconds before it is visible, or, where it waits for a standby, for long.
+const AGAIN_PAUSE: Duration = Duration::from_millis(4);
 
 /// Sockets that are closed all at once; more are closed in waves over a part of the grace period.
 const CLOSED_AT_ONCE: usize = 100;
+
+/// When there may be room again in a full group.
+const FULL_RETRY_MS: u32 = 5000;
 
 /// The limits and clocks of every session.
 #[derive(Debug, Clone)]
@@ -74,15 +90,19 @@ pub struct Gateway {
     pub topics: Topics,
     /// The recent frames.
     pub ring: Ring,
+    /// The pages of page topics as they were read last.
+    pub pages: Pages,
     /// What has left the ring.
     pub backlog: Backlog,
     /// Direct queries.
     pub queries: Queries,
+    /// The filters of all sockets.
+    pub filters: Filters,
     /// The audience.
     pub group: Group,
     /// What is counted.
     pub metrics: Metrics,
-    /// What is well: a tick proves nothing while no source is.
+    /// What is well: a tick proves nothing while the source or the bus is not.
     pub health: Health,
     /// Limits and clocks.
     pub config: SessionConfig,
@@ -102,6 +122,8 @@ pub struct Opening {
     pub since: Option<Position>,
     /// Nothing is pushed before `sys:hello`.
     pub hello_first: bool,
+    /// What is sent once the socket has fallen behind.
+    pub mode: Mode,
 }
 
 /// A direct query of this session.
@@ -113,13 +135,38 @@ struct Ask {
     /// Not asked by the client: a page topic's page, fresh after a replay.
     fresh_page: bool,
     tries: u8,
+    /// As [`Ring::restarts`] said before the read began.
+    restarts: u64,
 }
 
 /// A query that was read and waits for its place in the stream.
 struct Held {
     ask: Ask,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     until: Instant,
+}
+
+/// Why a reply has no exact place in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inexact {
+    /// Nothing says how far the stream has come: no change producer answers.
+    Unknown,
+    /// The stream did not come far enough in time.
+    Late,
+    /// What this socket was sent, or what stands before something that the read saw, was still not
+    /// visible after the last try.
+    Unseen,
+}
+
+impl Inexact {
+    /// The metric's label.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Late => "late",
+            Self::Unseen => "unseen",
+        }
+    }
 }
 
 /// Why a session is over.
@@ -131,19 +178,30 @@ enum End {
     Gone,
 }
 
-type Answer = (Ask, Result<Snapshot, Failure>);
+/// The pause before a read that was tried that often.
+fn pause(tries: u8) -> Duration {
+    match tries {
+        0 => Duration::ZERO,
+        tries => AGAIN_PAUSE * (1 << (tries - 1).min(MAX_TRIES)),
+    }
+}
+
+type Answer = (Ask, Result<Arc<Snapshot>, Failure>);
 
 struct Session {
     gateway: Arc<Gateway>,
     wire: Wire,
-    /// Only these topics; all where none.
-    types: Option<HashSet<Arc<str>>>,
+    /// The topics that are taken, and their rows.
+    interests: Interests,
+    mode: Mode,
     /// The place in the ring; none while what follows the cursor has left it.
     seq: Option<u64>,
     /// The position of the last frame sent or passed over.
     cursor: Position,
     /// What came after the client's own cursor is being sent.
     replaying: bool,
+    /// Pages may have been among what has left the ring before it was sent.
+    missed_pages: bool,
     /// Nothing is pushed before the hello.
     silent: bool,
     greeted: bool,
@@ -151,7 +209,7 @@ struct Session {
     queued: VecDeque<Ask>,
     held: Vec<Held>,
     /// What the last default page of each topic saw: an older one is not pushed after it.
-    seen: HashMap<Arc<str>, Checkpoint>,
+    seen: HashMap<Arc<str>, Horizon>,
     strikes: VecDeque<Instant>,
     clocks: Clocks,
 }
@@ -183,6 +241,40 @@ pub async fn run(socket: WebSocket, gateway: Arc<Gateway>, opening: Opening) {
     gateway.metrics.sessions.dec();
 }
 
+/// Serves a response of Server-Sent Events until one side ends it, and returns its body.
+///
+/// # Errors
+/// [`ErrorCode::TooManyRequests`] where there is no room for another.
+pub fn stream(
+    gateway: Arc<Gateway>,
+    opening: Opening,
+) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static, Failure> {
+    let Some(membership) = gateway.group.join() else {
+        return Err(Failure {
+            retry_after_ms: Some(FULL_RETRY_MS),
+            ..ErrorCode::TooManyRequests.into()
+        });
+    };
+    let (events, body) = Events::new();
+    let wire = Wire::events(events, gateway.config.write_timeout);
+    tokio::spawn(async move {
+        let _membership = membership;
+        gateway.metrics.sessions.inc();
+        let mut session = Session::new(gateway.clone(), wire, opening);
+        // The client learns at once where it stands, and that it is connected.
+        let end = match session.wire.ping().await {
+            Ok(()) => session.serve().await,
+            Err(end) => end,
+        };
+        if let End::Close(reason) = end {
+            gateway.metrics.close(reason.code());
+            session.wire.close(reason).await;
+        }
+        gateway.metrics.sessions.dec();
+    });
+    Ok(body)
+}
+
 /// Closes a socket that may not be served at all. A browser cannot read a refused handshake.
 pub async fn refuse(socket: WebSocket, gateway: &Gateway, reason: CloseReason) {
     gateway.metrics.close(reason.code());
@@ -204,10 +296,12 @@ impl Session {
         };
         let mut session = Self {
             wire,
-            types: opening.types,
+            interests: Interests::new(opening.types),
+            mode: opening.mode,
             seq: Some(head.seq),
             cursor: head.position,
             replaying: false,
+            missed_pages: false,
             silent: opening.hello_first,
             greeted: false,
             running: FuturesUnordered::new(),
@@ -218,8 +312,15 @@ impl Session {
             clocks,
             gateway,
         };
-        if let Some(since) = opening.since {
-            session.resume_from(since);
+        if session.wire.is_one_way() {
+            // As after a hello: the client cannot say one.
+            session.greeted = true;
+            session.clocks.tick = Some(now + session.gateway.config.tick_interval);
+        }
+        match opening.since {
+            Some(since) => session.resume_from(since),
+            // Who comes back before the first event has missed nothing.
+            None => session.wire.stand(&session.cursor),
         }
         session
     }
@@ -283,13 +384,21 @@ impl Session {
         if due(self.clocks.tick) {
             self.clocks.tick = Some(now + self.gateway.config.tick_interval);
             // `advance` ran just before, so unless a query holds it the cursor is the head.
-            if !self.gateway.health.is_down(Part::Source) {
+            self.wire.stand(&self.cursor);
+            let health = &self.gateway.health;
+            let heard = !health.is_down(Part::Source) && !health.is_down(Part::Bus);
+            if heard {
                 let frame = protocol::tick(&self.cursor);
                 self.wire.send(frame).await?;
+            } else if self.wire.is_one_way() {
+                self.wire.ping().await?;
             }
         }
         if self.clocks.ping <= now {
             self.clocks.ping = now + self.gateway.config.ping_interval;
+            if self.wire.is_one_way() {
+                return self.wire.ping().await;
+            }
             // The oldest ping that is not answered counts, or frequent pings would put it off.
             let pong = now + self.gateway.config.pong_timeout;
             self.clocks.pong.get_or_insert(pong);
@@ -313,13 +422,20 @@ impl Session {
         self.queued.clear();
         let mut sent = self.advance().await;
         if sent.is_ok() && self.greeted {
-            sent = self.wire.send(protocol::drain([200, 8000])).await;
+            sent = self.wire.send(protocol::drain(away(waiting))).await;
         }
         match sent {
             Ok(()) => End::Close(CloseReason::Restart),
             Err(end) => end,
         }
     }
+}
+
+/// The wait before clients of a gateway that stops come back, so that other gateways are not asked by
+/// all at once: 2 ms for each of them.
+fn away(sockets: usize) -> [u32; 2] {
+    let most = u32::try_from(sockets).unwrap_or(u32::MAX).saturating_mul(2);
+    [0, most.clamp(500, 8000)]
 }
 
 /// A random number below `limit`, or 0.

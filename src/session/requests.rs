@@ -1,12 +1,12 @@
 //! What a client says to its session, and the answers that need no query.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Ask, End, Session};
+use super::{Ask, End, Session, filters::Interests};
 use crate::{
-    protocol::{self, CloseReason, ErrorCode, Failure, Hello, Request, Rid, Select},
+    protocol::{self, CloseReason, ErrorCode, Failure, Hello, Interest, Request, Rid, Select},
     query::RETRY_AFTER_MS,
 };
 
@@ -24,7 +24,7 @@ impl Session {
         match Request::parse(text) {
             Ok(Request::Query { topic, rid, select }) => self.query(&topic, rid, select).await,
             Ok(Request::Hello(hello)) => self.hello(hello).await,
-            Ok(Request::Subscribe(rid, types)) => self.subscribe(rid, &types).await,
+            Ok(Request::Subscribe(rid, types)) => self.subscribe(rid, types).await,
             Ok(Request::Unsubscribe(rid, types)) => self.unsubscribe(rid, &types).await,
             // Tokens are not judged yet; the client learns that this one was taken.
             Ok(Request::Auth(rid)) => {
@@ -88,20 +88,16 @@ impl Session {
         let free = config
             .queries_running
             .saturating_sub(self.running.len() + self.held.len());
-        if self.queued.len() >= config.queries_queued + free {
+        // Fresh pages after a replay are not the client's.
+        let queued = self.queued.iter().filter(|ask| !ask.fresh_page).count();
+        if queued >= config.queries_queued + free {
             let failure = Failure {
                 retry_after_ms: Some(RETRY_AFTER_MS),
                 ..ErrorCode::TooManyRequests.into()
             };
             return self.fail(failure.to(rid)).await;
         }
-        self.queued.push_back(Ask {
-            topic,
-            rid,
-            select,
-            fresh_page: false,
-            tries: 0,
-        });
+        self.queued.push_back(Ask::new(topic, rid, select));
         Ok(())
     }
 
@@ -116,16 +112,13 @@ impl Session {
             let failure = Failure::param("since: in the URL, or on a socket with hello=1");
             return self.fail(failure.to(hello.rid)).await;
         }
-        if let Some(types) = &hello.types {
-            match self.known(types) {
-                Some(types) => self.types = Some(types),
-                None => {
-                    return self
-                        .fail(Failure::from(ErrorCode::UnknownType).to(hello.rid))
-                        .await;
-                }
+        if let Some(types) = hello.types {
+            match self.gateway.named(types).await {
+                Ok(named) => self.interests = Interests::exactly(named),
+                Err(failure) => return self.fail(failure.to(hello.rid)).await,
             }
         }
+        self.mode = hello.mode.unwrap_or(self.mode);
         self.greeted = true;
         self.clocks.hello = None;
         let config = &self.gateway.config;
@@ -145,25 +138,18 @@ impl Session {
             }
             self.resume_from(since);
         }
-        let frame = protocol::welcome(
-            hello.rid.as_ref(),
-            &head.position,
-            recovered,
-            replay,
-            clocks,
-        );
+        // Not the head: what lies before it may still be to be sent, and a client that is cut off
+        // now would miss it for ever.
+        let cursor = &self.cursor;
+        let frame = protocol::welcome(hello.rid.as_ref(), cursor, recovered, replay, clocks);
         self.wire.send(frame).await
     }
 
-    async fn subscribe(&mut self, rid: Option<Rid>, types: &[String]) -> Result<(), End> {
-        let Some(more) = self.known(types) else {
-            return self
-                .fail(Failure::from(ErrorCode::UnknownType).to(rid))
-                .await;
-        };
-        // A socket that takes all topics goes on doing so.
-        if let Some(types) = &mut self.types {
-            types.extend(more);
+    async fn subscribe(&mut self, rid: Option<Rid>, types: Vec<Interest>) -> Result<(), End> {
+        // The cursor stands still meanwhile: what follows it is judged by the new set.
+        match self.gateway.named(types).await {
+            Ok(named) => self.interests.add(named),
+            Err(failure) => return self.fail(failure.to(rid)).await,
         }
         self.wire
             .send(protocol::ok(rid.as_ref(), &self.cursor))
@@ -171,27 +157,10 @@ impl Session {
     }
 
     async fn unsubscribe(&mut self, rid: Option<Rid>, types: &[String]) -> Result<(), End> {
-        let all = || {
-            self.gateway
-                .topics
-                .iter()
-                .map(|topic| topic.name.clone())
-                .collect()
-        };
-        let mut kept: HashSet<Arc<str>> = self.types.clone().unwrap_or_else(all);
-        kept.retain(|name| !types.iter().any(|gone| **gone == **name));
-        self.types = Some(kept);
+        self.interests.remove(types, &self.gateway.topics);
         self.wire
             .send(protocol::ok(rid.as_ref(), &self.cursor))
             .await
-    }
-
-    /// The names of topics, or `None` if one does not exist.
-    fn known(&self, types: &[String]) -> Option<HashSet<Arc<str>>> {
-        let names = types.iter().map(|name| self.gateway.topics.get(name));
-        names
-            .map(|topic| topic.map(|topic| topic.name.clone()))
-            .collect()
     }
 }
 

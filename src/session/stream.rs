@@ -1,22 +1,25 @@
 //! The session's way along the stream: from the ring, or from the bus where the ring has moved
 //! on; and the places of its replies in it.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Ask, End, Held, MAX_TRIES, SETTLE, Session};
+use super::{Ask, End, Held, Inexact, MAX_TRIES, SETTLE, Session, pause};
 use crate::{
     clock::now_ms,
     fanout::Missing,
-    position::{Checkpoint, Position},
-    protocol::{self, Params, ResetReason, Select},
+    horizon::Horizon,
+    predicate::Verdict,
+    protocol::{self, Mode, Params, ResetReason, Rid, Select},
     ring::{Cut, Frame, FrameKind, Place, Seek},
-    topic::Push,
+    sabotage::{self, Fault},
+    topic::Topic,
 };
 
 /// Bytes of frames that are written before the socket is flushed.
-const WRITE_BYTES: usize = 64 * 1024;
+pub(super) const WRITE_BYTES: usize = 64 * 1024;
 
 /// Bytes of rows in one part of an `all` reply.
 const PART_BYTES: usize = 48 * 1024;
@@ -41,7 +44,7 @@ enum Walk {
 /// Where a held reply goes.
 enum Placed {
     At(Place),
-    Anywhere,
+    Anywhere(Inexact),
     Wait,
     Again,
 }
@@ -64,7 +67,7 @@ impl Session {
                 }
                 return self.wire.flush().await;
             }
-            if self.walk(None, &[]).await? == Walk::There && self.replaying {
+            if self.walk(None, &[]).await? == Walk::There && self.is_owed_pages() {
                 self.caught_up().await?;
                 continue;
             }
@@ -74,11 +77,15 @@ impl Session {
 
     fn start_queries(&mut self) {
         while self.running.len() < self.gateway.config.queries_running.max(1) {
-            let Some(ask) = self.queued.pop_front() else {
+            let Some(mut ask) = self.queued.pop_front() else {
                 return;
             };
+            ask.restarts = self.gateway.ring.restarts();
             let queries = self.gateway.queries.clone();
             self.running.push(Box::pin(async move {
+                if ask.tries > 0 {
+                    tokio::time::sleep(pause(ask.tries)).await;
+                }
                 let found = queries
                     .snapshot(ask.topic.clone(), ask.select.clone())
                     .await;
@@ -98,8 +105,11 @@ impl Session {
                 });
                 Ok(())
             }
-            // The client did not ask for a fresh page; the next change brings one.
-            Err(_) if ask.fresh_page => Ok(()),
+            // The client did not ask for a fresh page: it comes as soon as it can be read.
+            Err(_) if ask.fresh_page => {
+                self.gateway.pages.touch(&ask.topic.name, None);
+                Ok(())
+            }
             Err(failure) => self.fail(failure.to(ask.rid)).await,
         }
     }
@@ -121,20 +131,27 @@ impl Session {
             Placed::At(place) => place.seq,
             _ => 0,
         });
-        let pages = replies.iter().filter(|(_, held)| held.ask.wants_page());
+        // Not those of a reply that goes before them, or may never come.
+        let pages = replies
+            .iter()
+            .filter(|(placed, held)| matches!(placed, Placed::At(_)) && held.ask.wants_page());
         let superseded: Vec<Arc<str>> =
             pages.map(|(_, held)| held.ask.topic.name.clone()).collect();
         for (placed, held) in replies {
             match placed {
-                Placed::Anywhere => self.reply(held, false).await?,
+                Placed::Anywhere(why) => self.reply(held, Err(why)).await?,
                 Placed::Again | Placed::Wait => self.ask_again(held.ask),
+                // Sabotage: what the read had seen follows it.
+                Placed::At(_) if sabotage::active(Fault::ReplyBeforePosition) => {
+                    self.reply(held, Ok(())).await?;
+                }
                 Placed::At(place) => match self.walk(Some(&place), &superseded).await? {
-                    Walk::There => self.reply(held, true).await?,
+                    Walk::There => self.reply(held, Ok(())).await?,
                     // The client was told to reset on the way, which does not happen for ever.
                     Walk::Beyond if held.ask.tries < MAX_TRIES => self.ask_again(held.ask),
-                    Walk::Beyond => self.reply(held, false).await?,
+                    Walk::Beyond => self.reply(held, Err(Inexact::Unseen)).await?,
                     Walk::Stuck if held.until > now => self.held.push(held),
-                    Walk::Stuck => self.reply(held, false).await?,
+                    Walk::Stuck => self.reply(held, Err(Inexact::Late)).await?,
                 },
             }
         }
@@ -143,13 +160,22 @@ impl Session {
 
     fn place(&self, held: &Held, now: Instant) -> Placed {
         let Some(horizon) = &held.snapshot.horizon else {
-            return Placed::Anywhere;
+            return Placed::Anywhere(Inexact::Unknown);
         };
-        match self.gateway.ring.cut(horizon) {
+        let (topic, settled) = (&held.ask.topic.name, held.snapshot.settled.as_ref());
+        let ring = &self.gateway.ring;
+        let cut = match ring.cut(topic, horizon, settled) {
+            // What came before the ring began again is not known to have been seen.
+            Cut::At(_) if ring.restarts() != held.ask.restarts => Cut::Fallen,
+            cut => cut,
+        };
+        match cut {
             Cut::At(place) => Placed::At(place),
             Cut::Wait if held.until > now => Placed::Wait,
             Cut::Fallen if held.ask.tries < MAX_TRIES => Placed::Again,
-            Cut::Wait | Cut::Fallen => Placed::Anywhere,
+            Cut::Wait => Placed::Anywhere(Inexact::Late),
+            Cut::Fallen => Placed::Anywhere(Inexact::Unseen),
+            Cut::Unknown => Placed::Anywhere(Inexact::Unknown),
         }
     }
 
@@ -160,7 +186,7 @@ impl Session {
         });
     }
 
-    async fn reply(&mut self, held: Held, exact: bool) -> Result<(), End> {
+    async fn reply(&mut self, held: Held, exact: Result<(), Inexact>) -> Result<(), End> {
         let (ask, snapshot) = (held.ask, held.snapshot);
         let parts = matches!(ask.select, Select::All(_)).then_some(PART_BYTES);
         let name = &ask.topic.name;
@@ -180,13 +206,21 @@ impl Session {
                 &snapshot.rows,
                 page.as_ref(),
                 Some(&self.cursor),
-                (exact, parts),
+                (exact.is_ok(), parts),
             ),
         };
-        if let Some(horizon) = snapshot.horizon.filter(|_| ask.wants_page()) {
-            self.seen.insert(name.clone(), horizon);
+        if let (Err(why), false) = (exact, ask.fresh_page) {
+            self.gateway.metrics.inexact(why.as_str());
         }
+        if let Some(horizon) = snapshot.horizon.as_ref().filter(|_| ask.wants_page()) {
+            self.seen.insert(name.clone(), horizon.clone());
+        }
+        self.wire.stand(&self.cursor);
         for frame in frames {
+            if sabotage::active(Fault::ReplyToGroup) {
+                let text = frame.clone();
+                self.gateway.ring.append_page(name.clone(), None, |_| text);
+            }
             self.wire.send(frame).await?;
         }
         Ok(())
@@ -207,16 +241,21 @@ impl Session {
                 return Ok(Walk::Beyond);
             }
             let Some(frames) = self.gateway.ring.read(seq, until, WRITE_BYTES) else {
-                self.seq = None;
+                self.fall_out();
                 continue;
             };
             if frames.is_empty() {
                 return Ok(Walk::There);
             }
+            let next = seq + frames.len() as u64;
+            if self.is_behind(&frames, next, until) {
+                self.skim(seq, until, superseded).await?;
+                continue;
+            }
             for frame in &frames {
                 self.push(frame, superseded).await?;
             }
-            self.seq = Some(seq + frames.len() as u64);
+            self.seq = Some(next);
             self.wire.flush().await?;
         }
     }
@@ -226,23 +265,33 @@ impl Session {
         match self.gateway.ring.seek(&self.cursor) {
             Seek::At(place) => {
                 self.seq = Some(place.seq);
+                self.cursor = place.position;
                 return Ok(None);
             }
-            Seek::Epoch => return self.lost(ResetReason::Epoch).await.map(Some),
-            Seek::Ahead => return self.lost(ResetReason::Ahead).await.map(Some),
+            Seek::Mismatch => return self.lost(ResetReason::Mismatch).await.map(Some),
+            Seek::Epoch | Seek::Ahead => return self.ask_the_bus().await.map(Some),
             Seek::Behind => {}
         }
         let end = limit.map_or(u64::MAX, |place| place.position.offset);
-        if self.cursor.offset >= end {
-            return Ok(Some(Walk::There));
+        match self.cursor.offset.cmp(&end) {
+            Ordering::Less => {}
+            Ordering::Equal => return Ok(Some(Walk::There)),
+            Ordering::Greater => return Ok(Some(Walk::Beyond)),
         }
         if self.clocks.retry.is_some() {
             return Ok(Some(Walk::Stuck));
         }
         match self.gateway.backlog.after(self.cursor.clone()).await {
             Ok(frames) => {
-                for frame in frames.iter().filter(|frame| frame.position.offset <= end) {
-                    self.push(frame, &[]).await?;
+                let frames = frames.iter().map(AsRef::as_ref);
+                let frames = frames.filter(|frame: &&Frame| frame.position.offset <= end);
+                match self.mode {
+                    Mode::Every => {
+                        for frame in frames {
+                            self.push(frame, &[]).await?;
+                        }
+                    }
+                    Mode::Latest => self.condense(frames).await?,
                 }
                 self.wire.flush().await?;
                 Ok(None)
@@ -255,27 +304,56 @@ impl Session {
         }
     }
 
+    /// The ring does not know the cursor. Perhaps another gateway has seen more than this one yet.
+    async fn ask_the_bus(&mut self) -> Result<Walk, End> {
+        if self.clocks.retry.is_some() {
+            return Ok(Walk::Stuck);
+        }
+        match self.gateway.backlog.place(self.cursor.clone()).await {
+            Missing::Reset(reason) => self.lost(reason).await,
+            Missing::Later => {
+                self.clocks.retry = Some(Instant::now() + RETRY);
+                Ok(Walk::Stuck)
+            }
+        }
+    }
+
     /// Writes one frame if this session wants it, and moves the cursor past it.
     async fn push(&mut self, frame: &Frame, superseded: &[Arc<str>]) -> Result<(), End> {
         self.cursor = frame.position.clone();
-        let Some(text) = frame
-            .text
-            .as_ref()
-            .filter(|_| self.wants(frame, superseded))
-        else {
-            return Ok(());
-        };
+        match self.shown(frame, superseded).await {
+            Some((_, text)) => self.feed(&text).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the text of a frame.
+    pub(super) async fn feed(&mut self, text: &Bytes) -> Result<(), End> {
         self.gateway.metrics.pushes_sent.inc();
+        self.wire.stand(&self.cursor);
         self.wire.feed(text).await
     }
 
+    /// The form in which this session gets the next frame, and its text; `None` where it does not.
+    pub(super) async fn shown(
+        &mut self,
+        frame: &Frame,
+        superseded: &[Arc<str>],
+    ) -> Option<(Verdict, Bytes)> {
+        let form = match self.wants(frame, superseded) {
+            true => self.interests.form(frame),
+            false => None,
+        };
+        if frame.is_reload() {
+            // What follows is of the table as it is now.
+            self.interests.refresh(&self.gateway, &frame.topic).await;
+        }
+        form
+    }
+
     fn wants(&self, frame: &Frame, superseded: &[Arc<str>]) -> bool {
-        let chosen = self
-            .types
-            .as_ref()
-            .is_none_or(|types| types.contains(&frame.topic));
         let fresh = match &frame.kind {
-            FrameKind::Event(_) => true,
+            FrameKind::Event { .. } => true,
             // A fresh page follows a replay, so those of the past are of no use.
             FrameKind::Page(horizon) => {
                 !self.replaying
@@ -283,22 +361,15 @@ impl Session {
                     && !self.has_seen(&frame.topic, horizon.as_ref())
             }
         };
-        chosen && fresh && !self.silent
+        fresh && !self.silent
     }
 
     /// Whether a reply was sent that saw at least as much as a page.
-    fn has_seen(&self, topic: &Arc<str>, page: Option<&Checkpoint>) -> bool {
+    fn has_seen(&self, topic: &Arc<str>, page: Option<&Horizon>) -> bool {
         match (self.seen.get(topic), page) {
             (Some(seen), Some(page)) => seen.covers(page),
             _ => false,
         }
-    }
-
-    /// Sets the cursor to where the client left off; what came after is sent by [`Self::walk`].
-    pub(super) fn resume_from(&mut self, since: Position) {
-        self.seq = None;
-        self.cursor = since;
-        self.replaying = true;
     }
 
     /// Goes on at the head, and tells the client that it must query again.
@@ -311,51 +382,34 @@ impl Session {
         self.seq = Some(head.seq);
         self.cursor = head.position;
         self.replaying = false;
+        self.missed_pages = false;
+        // Of another history nobody has seen anything.
+        self.seen.clear();
+        // A reload may have been among what is lost.
+        self.interests.refresh_all(&self.gateway).await;
         if !self.silent {
             self.gateway.metrics.reset(reason.as_str());
             let frame = protocol::reset(reason, &self.cursor, RESET_AFTER_MS);
+            self.wire.stand(&self.cursor);
             self.wire.send(frame).await?;
         }
         Ok(Walk::Beyond)
     }
-
-    /// Whether everything after `since` can be had.
-    pub(super) async fn recoverable(&mut self, since: &Position) -> bool {
-        match self.gateway.ring.seek(since) {
-            Seek::At(_) => true,
-            Seek::Epoch | Seek::Ahead => false,
-            Seek::Behind => {
-                let found = self.gateway.backlog.after(since.clone()).await;
-                !matches!(found, Err(Missing::Reset(_)))
-            }
-        }
-    }
-
-    /// The replay is over: says so, and has a fresh page of every page topic read.
-    async fn caught_up(&mut self) -> Result<(), End> {
-        self.replaying = false;
-        self.wire.send(protocol::caught_up(&self.cursor)).await?;
-        let topics = self.gateway.topics.clone();
-        for topic in topics.iter().filter(|topic| topic.push == Push::Page) {
-            if self
-                .types
-                .as_ref()
-                .is_none_or(|types| types.contains(&topic.name))
-            {
-                self.queued.push_back(Ask {
-                    topic: topic.clone(),
-                    rid: None,
-                    select: Select::Page(Params::default()),
-                    fresh_page: true,
-                    tries: 0,
-                });
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Ask {
+    /// A client's query.
+    pub(super) fn new(topic: Arc<Topic>, rid: Option<Rid>, select: Select) -> Self {
+        Self {
+            topic,
+            rid,
+            select,
+            fresh_page: false,
+            tries: 0,
+            restarts: 0,
+        }
+    }
+
     /// Whether the reply is what a page topic pushes, so that an older push is not sent after it.
     fn wants_page(&self) -> bool {
         self.select == Select::Page(Params::default())

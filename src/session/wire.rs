@@ -1,5 +1,6 @@
-//! The WebSocket underneath a session: bounded buffers, bounded waits, and a close that the
-//! client can read. Nothing else knows which WebSocket library is used.
+//! What is underneath a session: a WebSocket, or a response of Server-Sent Events. Bounded buffers,
+//! bounded waits, and a close that the client can read. Nothing else knows which WebSocket library is
+//! used.
 
 use std::time::Duration;
 
@@ -8,8 +9,11 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 use tungstenite::error::{CapacityError, Error as WsError};
 
-use super::{End, Gateway};
-use crate::protocol::{CloseReason, ECHO_CLOSE, ECHO_PREFIX};
+use super::{End, Gateway, events::Events};
+use crate::{
+    position::Position,
+    protocol::{CloseReason, ECHO_CLOSE, ECHO_PREFIX},
+};
 
 /// Read and write buffers of one socket. The library's own would be 128 KiB each.
 pub const BUFFER_BYTES: usize = 4096;
@@ -21,10 +25,15 @@ pub const MAX_READ_BYTES: usize = 256 * 1024;
 /// How long a closed socket may take to close its own side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A socket, and how long it may take nothing.
+/// A connection, and how long it may take nothing.
 pub struct Wire {
-    socket: WebSocket,
+    line: Line,
     write_timeout: Duration,
+}
+
+enum Line {
+    Socket(Box<WebSocket>),
+    Events(Events),
 }
 
 /// What came from the client.
@@ -43,20 +52,47 @@ impl Wire {
     /// Takes a socket over.
     pub fn new(socket: WebSocket, write_timeout: Duration) -> Self {
         Self {
-            socket,
+            line: Line::Socket(Box::new(socket)),
             write_timeout,
+        }
+    }
+
+    /// Takes a response over.
+    pub fn events(events: Events, write_timeout: Duration) -> Self {
+        Self {
+            line: Line::Events(events),
+            write_timeout,
+        }
+    }
+
+    /// Whether the client can speak: a response is one way only.
+    pub fn is_one_way(&self) -> bool {
+        matches!(self.line, Line::Events(_))
+    }
+
+    /// From here on what is sent stands at this cursor.
+    pub fn stand(&mut self, cursor: &Position) {
+        if let Line::Events(events) = &mut self.line {
+            events.stand(cursor);
         }
     }
 
     /// Waits for the next frame. Cancel safe.
     pub async fn recv(&mut self) -> Inbound {
-        match self.socket.recv().await {
+        let socket = match &mut self.line {
+            Line::Socket(socket) => socket,
+            Line::Events(events) => {
+                events.gone().await;
+                return Inbound::Gone;
+            }
+        };
+        match socket.recv().await {
             Some(Ok(Message::Text(text))) => Inbound::Text(text),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Inbound::Alive,
             Some(Ok(Message::Binary(_))) => Inbound::Broken(CloseReason::Binary),
             Some(Ok(Message::Close(_))) => {
                 // Reading on sends the answer, without which a browser calls the close unclean.
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.socket.recv()).await;
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.recv()).await;
                 Inbound::Gone
             }
             None => Inbound::Gone,
@@ -66,49 +102,69 @@ impl Wire {
 
     /// Puts a shared frame into the write buffer, which may send what is there.
     pub async fn feed(&mut self, text: &Bytes) -> Result<(), End> {
-        // Frames are UTF-8 by construction; one that is not would be ours to mend.
-        let Ok(text) = Utf8Bytes::try_from(text.clone()) else {
-            return Ok(());
-        };
-        let feed = self.socket.feed(Message::Text(text));
-        within(self.write_timeout, feed).await
+        match &mut self.line {
+            Line::Socket(socket) => {
+                // Frames are UTF-8 by construction; one that is not would be ours to mend.
+                let Ok(text) = Utf8Bytes::try_from(text.clone()) else {
+                    return Ok(());
+                };
+                within(self.write_timeout, socket.feed(Message::Text(text))).await
+            }
+            Line::Events(events) => events.feed(text, self.write_timeout).await,
+        }
     }
 
     /// Sends what is in the write buffer.
     pub async fn flush(&mut self) -> Result<(), End> {
-        within(self.write_timeout, self.socket.flush()).await
+        match &mut self.line {
+            Line::Socket(socket) => within(self.write_timeout, socket.flush()).await,
+            Line::Events(events) => events.flush(self.write_timeout).await,
+        }
     }
 
     /// Sends one frame.
     pub async fn send(&mut self, text: String) -> Result<(), End> {
-        within(
-            self.write_timeout,
-            self.socket.send(Message::Text(text.into())),
-        )
-        .await
+        match &mut self.line {
+            Line::Socket(socket) => {
+                within(self.write_timeout, socket.send(Message::Text(text.into()))).await
+            }
+            Line::Events(events) => {
+                events.feed(text.as_bytes(), self.write_timeout).await?;
+                events.flush(self.write_timeout).await
+            }
+        }
     }
 
     /// Asks whether the client is there.
     pub async fn ping(&mut self) -> Result<(), End> {
-        within(
-            self.write_timeout,
-            self.socket.send(Message::Ping(Bytes::new())),
-        )
-        .await
+        match &mut self.line {
+            Line::Socket(socket) => {
+                within(self.write_timeout, socket.send(Message::Ping(Bytes::new()))).await
+            }
+            Line::Events(events) => events.beat(self.write_timeout).await,
+        }
     }
 
-    /// Closes the socket with a code and waits a moment for the client's side.
+    /// Closes the connection, a socket with a code, and waits a moment for the client's side.
     pub async fn close(mut self, reason: CloseReason) {
+        let socket = match &mut self.line {
+            Line::Socket(socket) => socket,
+            // It ends when nothing is sent into it any more.
+            Line::Events(events) => {
+                let _ = events.flush(CLOSE_TIMEOUT).await;
+                return;
+            }
+        };
         let frame = CloseFrame {
             code: reason.code(),
             reason: reason.text().into(),
         };
         let closing = async {
-            if self.socket.send(Message::Close(Some(frame))).await.is_err() {
+            if socket.send(Message::Close(Some(frame))).await.is_err() {
                 return;
             }
             // To drop a socket with unread bytes would reset it, and the code might be lost.
-            while let Some(Ok(_)) = self.socket.recv().await {}
+            while let Some(Ok(_)) = socket.recv().await {}
             if reason == CloseReason::TooBig {
                 tokio::time::sleep(CLOSE_TIMEOUT).await;
             }

@@ -2,6 +2,7 @@
 //! the border, and how names and texts are written into SQL.
 
 mod open;
+mod query;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ pub use open::{
     CHANGELOG, FileId, META, Mode, OWN_BUSY_TIMEOUT, can_write, file_id, is_utf8, journal,
     journal_mode, open, present, source_id,
 };
+pub use query::{QueryError, describe_query};
 
 /// The prefix of the tables and triggers that Rowcast itself puts into a database.
 pub const OWN_PREFIX: &str = "_rowcast";

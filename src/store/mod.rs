@@ -8,22 +8,20 @@ pub mod sqlite;
 use std::{future::Future, sync::Arc};
 
 use crate::{
-    position::Checkpoint,
+    horizon::{Horizon, Settled},
     protocol::{ErrorCode, Failure, Page, Select},
     row::Rows,
     topic::{Table, Topic},
 };
 
-/// What one read saw: everything the source reports up to this checkpoint, and nothing after it.
-///
-/// None where the database is not captured, so that nothing can be said.
-pub type Horizon = Option<Checkpoint>;
-
 /// The rows of one read.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// What the read saw.
-    pub horizon: Horizon,
+    /// What the read saw; none where the database is not captured, so that nothing can be said.
+    pub horizon: Option<Horizon>,
+    /// How far the stream must have come to hold all that the read saw. None where that is not
+    /// known, or needs no saying: a [`Horizon::Checkpoint`] is a place in the stream by itself.
+    pub settled: Option<Settled>,
     /// The rows, in the order asked for.
     pub rows: Rows,
     /// The page's place in the list; none for one row and for the whole view.
@@ -86,4 +84,15 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Cancel safe.
     fn describe(&self, topic: Arc<Topic>)
     -> impl Future<Output = Result<Table, StoreError>> + Send;
+
+    /// Puts a mark into the database's log, which the change producer answers when all that was
+    /// visible before this call is on the bus, and returns the mark's own transaction id. For a
+    /// store whose snapshots are [`Horizon::Visible`]; `name` is at most 64 letters of ASCII.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where none can be set: nobody will answer.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the mark may be set, and is answered to nobody.
+    fn mark(&self, name: &str) -> impl Future<Output = Result<u64, StoreError>> + Send;
 }

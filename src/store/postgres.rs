@@ -2,6 +2,8 @@
 //! and so one snapshot; it is stopped by the server when it takes too long, and given up when the
 //! server does not answer.
 
+mod sessions;
+
 use std::{
     collections::HashMap,
     error::Error,
@@ -10,32 +12,28 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
-    Timeouts,
-};
+use deadpool_postgres::Object;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{error::SqlState, types::ToSql};
-use tokio_postgres_rustls::MakeRustlsConnect;
+
+use sessions::Sessions;
 
 use super::{
     Snapshot, Store, StoreError,
     sql::{self, Dialect, Plan},
 };
 use crate::{
+    horizon::{Horizon, Visible},
     postgres::{self, Address, DescribeError, TlsError},
     protocol::Select,
     row::{Rows, Value},
-    topic::{Table, Topic, View},
+    topic::{Base, Table, Topic, View},
 };
 
 /// How much longer than the server's own timeout an answer is waited for, so that it is the server
 /// that stops a slow read: its session can be used again.
 const SLACK: Duration = Duration::from_millis(100);
-
-/// How long the server is asked to stop a read that was given up.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Statements that a session keeps prepared. Clients choose filters and orders, so there is no
 /// end of them; when there are more, all are forgotten.
@@ -59,20 +57,17 @@ pub struct PostgresStoreConfig {
 #[derive(Clone)]
 pub struct PostgresStore {
     sessions: Arc<Result<Sessions, TlsError>>,
+    /// One session that sets marks, so that reads never keep them waiting.
+    marking: Arc<Result<Sessions, TlsError>>,
     timeout: Duration,
-    tables: Arc<Mutex<HashMap<String, Described>>>,
+    tables: Arc<Mutex<HashMap<Base, Described>>>,
 }
 
-/// Sessions that are there or can be made.
-struct Sessions {
-    pool: Pool,
-    tls: MakeRustlsConnect,
-}
-
-/// A table as it was described, and what tells whether it still is so.
+/// A table, or the result of a query, as it was described.
 #[derive(Clone)]
 struct Described {
     table: Arc<Table>,
+    /// What tells whether it still is so: the value of [`fingerprint`].
     fingerprint: String,
 }
 
@@ -85,7 +80,8 @@ impl PostgresStore {
     /// Certificates that cannot be used are told by every read.
     pub fn new(config: PostgresStoreConfig) -> Self {
         Self {
-            sessions: Arc::new(Sessions::new(&config)),
+            sessions: Arc::new(Sessions::reading(&config)),
+            marking: Arc::new(Sessions::marking(&config)),
             timeout: config.timeout,
             tables: Arc::default(),
         }
@@ -96,12 +92,13 @@ impl PostgresStore {
     /// A task of its own, so that a read whose asker has gone still ends in order.
     async fn with_session<T: Send + 'static>(
         &self,
+        sessions: &Arc<Result<Sessions, TlsError>>,
         read: impl for<'a> Fn(&'a Self, &'a Object) -> Reading<'a, T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let store = self.clone();
+        let (store, sessions) = (self.clone(), sessions.clone());
         let task = tokio::spawn(async move {
             let deadline = Instant::now() + store.timeout;
-            let sessions = store.sessions.as_ref().as_ref();
+            let sessions = sessions.as_ref().as_ref();
             let sessions = sessions.map_err(|err| unavailable(err.to_string()))?;
             loop {
                 let session = sessions.get(deadline).await?;
@@ -123,31 +120,37 @@ impl PostgresStore {
         task.await.unwrap_or_else(|err| Err(unavailable(err)))
     }
 
-    fn remembered(&self, name: &str) -> Option<Described> {
+    fn remembered(&self, base: &Base) -> Option<Described> {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.get(name).cloned()
+        tables.get(base).cloned()
     }
 
-    async fn table(&self, session: &Object, name: &str) -> Result<Described, StoreError> {
+    async fn table(&self, session: &Object, view: &View) -> Result<Described, StoreError> {
         // Read first: a table that is altered between the two is described again, not wrongly.
-        let sql = format!("SELECT {}", fingerprint(name));
+        let sql = format!("SELECT {}", fingerprint(view));
         let row = session
             .query_one(&sql, &[])
             .await
             .map_err(|err| failed(&err))?;
         let fingerprint: Option<String> = row.try_get(0).map_err(|err| failed(&err))?;
-        let missing = || StoreError::Gone(format!("no table \"{name}\""));
-        let table = match postgres::describe(session, name).await {
-            Ok(found) => found.ok_or_else(missing)?,
-            Err(DescribeError::Unfit(reason)) => return Err(StoreError::Gone(reason)),
-            Err(DescribeError::Postgres(err)) => return Err(failed(&err)),
+        let found = match &view.base {
+            Base::Table(name) => {
+                let missing = || DescribeError::Unfit(format!("no table \"{name}\""));
+                let found = postgres::describe(session, name).await;
+                found.and_then(|found| found.ok_or_else(missing))
+            }
+            Base::Query { sql, .. } => postgres::describe_query(session, sql).await,
         };
+        let table = found.map_err(|err| match err {
+            DescribeError::Unfit(reason) => StoreError::Gone(reason),
+            DescribeError::Postgres(err) => failed(&err),
+        })?;
         let described = Described {
             table: Arc::new(table),
             fingerprint: fingerprint.unwrap_or_default(),
         };
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.insert(name.to_owned(), described.clone());
+        tables.insert(view.base.clone(), described.clone());
         Ok(described)
     }
 
@@ -158,11 +161,11 @@ impl PostgresStore {
         view: &View,
         select: &Select,
     ) -> Result<Snapshot, StoreError> {
-        let mut known = self.remembered(&view.table);
+        let mut known = self.remembered(&view.base);
         for _ in 1..ATTEMPTS {
             let (described, new) = match known.take() {
                 Some(described) => (described, false),
-                None => (self.table(session, &view.table).await?, true),
+                None => (self.table(session, view).await?, true),
             };
             match attempt(session, topic, view, select, &described).await {
                 // A parameter may name a column that is new.
@@ -171,77 +174,14 @@ impl PostgresStore {
                 found => return found,
             }
         }
-        let described = self.table(session, &view.table).await?;
+        let described = self.table(session, view).await?;
         attempt(session, topic, view, select, &described).await
-    }
-}
-
-impl Sessions {
-    fn new(config: &PostgresStoreConfig) -> Result<Self, TlsError> {
-        let millis = config.timeout.as_millis().max(1);
-        let settings = [
-            "default_transaction_read_only=on".to_owned(),
-            format!("statement_timeout={millis}"),
-            format!("lock_timeout={millis}"),
-            format!("idle_in_transaction_session_timeout={millis}"),
-        ];
-        let settings = settings.each_ref().map(String::as_str);
-        let tls = postgres::connector(&config.address)?;
-        let driver = postgres::config(&config.address, config.timeout, &settings);
-        let recycling_method = RecyclingMethod::Fast;
-        let manager = Manager::from_config(driver, tls.clone(), ManagerConfig { recycling_method });
-        let pool = Pool::builder(manager)
-            .max_size(config.connections.max(1))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .expect("a runtime is named, which is all that is checked");
-        Ok(Self { pool, tls })
-    }
-
-    /// A session, as soon as there is one.
-    async fn get(&self, deadline: Instant) -> Result<Object, StoreError> {
-        let left = Some(deadline.saturating_duration_since(Instant::now()));
-        let timeouts = Timeouts {
-            wait: left,
-            create: left,
-            recycle: left,
-        };
-        let got = timeout_at(deadline, self.pool.timeout_get(&timeouts)).await;
-        match got {
-            Ok(Ok(session)) => Ok(session),
-            // Sessions are busy, or one is being made and the server does not answer: only in the
-            // latter case is there room for another.
-            Err(_) | Ok(Err(PoolError::Timeout(TimeoutType::Wait))) if self.is_busy() => {
-                Err(StoreError::Timeout)
-            }
-            Err(_) | Ok(Err(PoolError::Timeout(_))) => {
-                Err(unavailable("the server does not answer"))
-            }
-            Ok(Err(PoolError::Backend(err))) => Err(unavailable(postgres::told(&err))),
-            Ok(Err(err)) => Err(unavailable(err)),
-        }
-    }
-
-    /// Whether every session that may be is there and in use.
-    fn is_busy(&self) -> bool {
-        let status = self.pool.status();
-        status.size >= status.max_size
-    }
-
-    /// Closes a session whose server does not answer, and asks that its read be stopped.
-    fn give_up(&self, session: Object) {
-        let (token, tls) = (session.cancel_token(), self.tls.clone());
-        drop(Object::take(session));
-        tokio::spawn(async move {
-            // The server stops the read by itself, too, as soon as it can.
-            let _ = tokio::time::timeout(CANCEL_TIMEOUT, token.cancel_query(tls)).await;
-        });
     }
 }
 
 impl Store for PostgresStore {
     async fn snapshot(&self, topic: Arc<Topic>, select: Select) -> Result<Snapshot, StoreError> {
-        self.with_session(move |store, session| {
+        self.with_session(&self.sessions, move |store, session| {
             let (topic, select) = (topic.clone(), select.clone());
             Box::pin(async move {
                 let view = view(&topic)?;
@@ -252,11 +192,29 @@ impl Store for PostgresStore {
     }
 
     async fn describe(&self, topic: Arc<Topic>) -> Result<Table, StoreError> {
-        self.with_session(move |store, session| {
+        self.with_session(&self.sessions, move |store, session| {
             let topic = topic.clone();
             Box::pin(async move {
-                let described = store.table(session, &view(&topic)?.table).await?;
+                let described = store.table(session, view(&topic)?).await?;
                 Ok(described.table.as_ref().clone())
+            })
+        })
+        .await
+    }
+
+    async fn mark(&self, name: &str) -> Result<u64, StoreError> {
+        let name = name.to_owned();
+        self.with_session(&self.marking, move |_, session| {
+            let name = name.clone();
+            Box::pin(async move {
+                let sql = "SELECT pg_catalog.pg_logical_emit_message(true, 'rowcast.mark', $1::text), \
+                           pg_catalog.pg_current_xact_id()::text";
+                let prepared = session.prepare_cached(sql).await;
+                let prepared = prepared.map_err(|err| failed(&err))?;
+                let row = session.query_one(&prepared, &[&name]).await;
+                let row = row.map_err(|err| failed(&err))?;
+                let xid: &str = row.try_get(1).map_err(|err| failed(&err))?;
+                xid.parse().map_err(|_| unavailable("no transaction id"))
             })
         })
         .await
@@ -287,7 +245,7 @@ async fn attempt(
 ) -> Result<Snapshot, StoreError> {
     let table = &described.table;
     let plan = sql::plan(Dialect::Postgres, topic, view, table, select)?;
-    let text = statement(&plan, &table.name);
+    let text = statement(&plan, view);
     if session.statement_cache.size() >= MAX_STATEMENTS {
         session.statement_cache.clear();
     }
@@ -305,23 +263,36 @@ async fn attempt(
     answer(topic, &plan, table, &found)
 }
 
-/// Rows, length of the list, and whether the table is as described: one statement sees one state
+/// What the statement's snapshot sees, and whether a commit may be in the stream before it is visible.
+const VISIBLE: &str = "pg_catalog.pg_current_snapshot()::text AS visible, \
+     pg_catalog.current_setting('synchronous_standby_names') <> '' AS awaits";
+
+/// Columns before those of the rows.
+const BEFORE_ROWS: usize = 5;
+
+/// Rows, length of the list, what is seen, and whether the table is as described: one statement sees one state
 /// of the database, and is one round trip. The left row is always there and is only one, so that
 /// the right ones keep their order.
-fn statement(plan: &Plan, table: &str) -> String {
-    let same = format!("{} = ${}::text", fingerprint(table), plan.values.len() + 1);
+fn statement(plan: &Plan, view: &View) -> String {
+    let same = format!("{} = ${}::text", fingerprint(view), plan.values.len() + 1);
     let total = plan.total.as_deref().unwrap_or("SELECT 0::bigint");
     let rows = plan
         .rows
         .replacen("SELECT ", "SELECT TRUE AS _rowcast_here, ", 1);
     format!(
-        "SELECT m.same, m.total, r.* FROM (SELECT {same} AS same, ({total}) AS total) m \
+        "SELECT m.*, r.* FROM (SELECT {same} AS same, ({total}) AS total, {VISIBLE}) m \
          LEFT JOIN ({rows}) r ON TRUE"
     )
 }
 
+/// A text that changes whenever the columns of the view's tables do.
+fn fingerprint(view: &View) -> String {
+    let tables: Vec<String> = view.tables().map(columns).collect();
+    format!("pg_catalog.concat_ws(';', {})", tables.join(", "))
+}
+
 /// A text that changes whenever the table's columns do.
-fn fingerprint(table: &str) -> String {
+fn columns(table: &str) -> String {
     let name = postgres::quote_table(table).replace('\'', "''");
     format!(
         "(SELECT coalesce(pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws(',', a.attnum, \
@@ -341,18 +312,18 @@ fn answer(
     let first = found.first().ok_or_else(|| unavailable("no answer"))?;
     let (same, total) = (first.try_get(0), first.try_get::<_, i64>(1));
     if !same.map_err(|err| failed(&err))? {
-        return Err(StoreError::Gone(format!("\"{}\" was altered", table.name)));
+        return Err(StoreError::Gone(format!("{} was altered", table.called())));
     }
     let total = total.map_err(|err| failed(&err))?.unsigned_abs();
     let (mut rows, mut last, mut more) = (Rows::default(), Vec::new(), false);
     for row in found {
-        let here: Option<bool> = row.try_get(2).map_err(|err| failed(&err))?;
+        let here: Option<bool> = row.try_get(BEFORE_ROWS - 1).map_err(|err| failed(&err))?;
         more = rows.len() == plan.limit as usize;
         if here.is_none() || more {
             break;
         }
         let values = plan.columns.iter().enumerate().map(|(n, name)| {
-            let text: Option<&str> = row.try_get(n + 3)?;
+            let text: Option<&str> = row.try_get(n + BEFORE_ROWS)?;
             let kind = table.column(name).and_then(|column| column.kind.as_ref());
             Ok(match (text, kind) {
                 (None, _) => Value::Null,
@@ -366,10 +337,21 @@ fn answer(
         last = plan.place(&values);
     }
     Ok(Snapshot {
-        // Which events this read saw is told by transaction ids, not by one checkpoint.
-        horizon: None,
+        horizon: Some(Horizon::Visible(Arc::new(visible(first)?))),
+        settled: None,
         page: plan.paged(topic, total, more.then_some(last))?,
         rows,
+    })
+}
+
+/// Which events this read saw is told by transaction ids, not by one checkpoint.
+fn visible(row: &tokio_postgres::Row) -> Result<Visible, StoreError> {
+    let text: &str = row.try_get(2).map_err(|err| failed(&err))?;
+    let awaits_standbys = row.try_get(3).map_err(|err| failed(&err))?;
+    let visible: Visible = text.parse().map_err(unavailable)?;
+    Ok(Visible {
+        awaits_standbys,
+        ..visible
     })
 }
 

@@ -164,7 +164,7 @@ impl<'a> Builder<'a> {
     }
 
     fn column(&self, name: &str) -> Result<&'a Column, StoreError> {
-        let lost = || format!("table \"{}\" has lost column \"{name}\"", self.table.name);
+        let lost = || format!("{} has lost column \"{name}\"", self.table.called());
         self.table
             .column(name)
             .ok_or_else(|| StoreError::Gone(lost()))
@@ -345,7 +345,7 @@ impl<'a> Builder<'a> {
         for column in &columns {
             self.column(column)?;
         }
-        let table = self.dialect.table(&self.table.name);
+        let table = self.dialect.base(&self.view.base, &self.table.name);
         // The list's length is that of the whole list, wherever the page stands in it.
         let total = (kind == Kind::Page).then(|| count(&table, &self.wheres));
         let shared = self.values.len();

@@ -12,15 +12,16 @@ use rusqlite::{Connection, ErrorCode, params_from_iter};
 use tokio::sync::Semaphore;
 
 use super::{
-    Horizon, Snapshot, Store, StoreError,
+    Snapshot, Store, StoreError,
     sql::{self, Dialect, Plan},
 };
 use crate::{
+    horizon::Horizon,
     position::Checkpoint,
     protocol::Select,
     row::{Rows, Value},
-    sqlite::{self, FileId, Mode},
-    topic::{Table, Topic, View},
+    sqlite::{self, FileId, Mode, QueryError},
+    topic::{Base, Table, Topic, View},
 };
 
 /// Virtual machine steps between two looks at the clock: about 20 µs.
@@ -45,13 +46,13 @@ pub struct SqliteStore {
     idle: Arc<Mutex<Vec<Reader>>>,
 }
 
-/// A connection, and the tables as it has described them.
+/// A connection, and the tables and queries as it has described them.
 #[derive(Debug)]
 struct Reader {
     conn: Connection,
     file: FileId,
     schema_version: i64,
-    tables: HashMap<String, Arc<Table>>,
+    tables: HashMap<Base, Arc<Table>>,
 }
 
 impl SqliteStore {
@@ -142,6 +143,11 @@ impl Store for SqliteStore {
         })
         .await
     }
+
+    async fn mark(&self, _name: &str) -> Result<u64, StoreError> {
+        // A changelog id is a place in the stream by itself.
+        Err(StoreError::Unavailable("SQLite needs no marks".into()))
+    }
 }
 
 impl Reader {
@@ -171,13 +177,11 @@ impl Reader {
             self.tables.clear();
             self.schema_version = version;
         }
-        if let Some(table) = self.tables.get(&view.table) {
+        if let Some(table) = self.tables.get(&view.base) {
             return Ok(table.clone());
         }
-        let table = sqlite::introspect(&self.conn, &view.table).map_err(failed)?;
-        let missing = || StoreError::Gone(format!("no table \"{}\"", view.table));
-        let table = Arc::new(table.ok_or_else(missing)?);
-        self.tables.insert(view.table.clone(), table.clone());
+        let table = Arc::new(described(&self.conn, &view.base)?);
+        self.tables.insert(view.base.clone(), table.clone());
         Ok(table)
     }
 
@@ -193,13 +197,14 @@ impl Reader {
         let (rows, last) = self.rows(&plan)?;
         let page = plan.paged(topic, self.total(&plan)?, last)?;
         Ok(Snapshot {
-            horizon,
+            horizon: horizon.map(Horizon::Checkpoint),
+            settled: None,
             rows,
             page,
         })
     }
 
-    fn horizon(&self) -> rusqlite::Result<Horizon> {
+    fn horizon(&self) -> rusqlite::Result<Option<Checkpoint>> {
         let Some(high) = sqlite::present(&self.conn)? else {
             return Ok(None);
         };
@@ -242,6 +247,19 @@ impl Reader {
         let shared = &plan.values[..plan.shared];
         let total = statement.query_row(params_from_iter(shared), |row| row.get::<_, i64>(0));
         Ok(total.map_err(failed)?.unsigned_abs())
+    }
+}
+
+fn described(conn: &Connection, base: &Base) -> Result<Table, StoreError> {
+    match base {
+        Base::Table(name) => {
+            let table = sqlite::introspect(conn, name).map_err(failed)?;
+            table.ok_or_else(|| StoreError::Gone(format!("no table \"{name}\"")))
+        }
+        Base::Query { sql, .. } => sqlite::describe_query(conn, sql).map_err(|err| match err {
+            QueryError::Sqlite(err) => failed(err),
+            QueryError::Unfit(reason) => StoreError::Gone(format!("the query: {reason}")),
+        }),
     }
 }
 

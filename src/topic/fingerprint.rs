@@ -1,6 +1,6 @@
 //! What producers and gateways compare, to know that they speak of the same topics.
 
-use super::{Push, Topic};
+use super::{Base, Push, Topic};
 
 impl Topic {
     /// A short text that two definitions share only if they show and push the same: what
@@ -12,7 +12,18 @@ impl Topic {
             Push::Page => "page",
         });
         if let Some(view) = &self.view {
-            hash.text(&view.table);
+            match &view.base {
+                Base::Table(table) => hash.text(table),
+                Base::Query { sql, watch } => {
+                    hash.text("");
+                    hash.text(sql);
+                    for watch in watch {
+                        hash.text(&watch.table);
+                        hash.list(&watch.key);
+                    }
+                    hash.text("");
+                }
+            }
             hash.list(&view.key);
             hash.list(&view.columns);
             hash.text(view.condition.as_deref().unwrap_or(""));

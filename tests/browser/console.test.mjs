@@ -9,7 +9,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -493,6 +493,60 @@ describe("the console", { concurrency: false }, () => {
     await pages.start();
     await page.waitForFunction(() => document.querySelector("#notice").textContent === "reconnected · 0 lost · tables refreshed");
     await page.waitForFunction((selector) => document.querySelector(selector)?.textContent === "78", cell("patient_page", 1, "ward"));
+  });
+
+  test("the client in docs/protocol.md holds its view, whatever happens to the server", async (t) => {
+    t.after(closePages);
+    const page = await open();
+    const text = await readFile(path.join(here, "../../docs/protocol.md"), "utf8");
+    const [, lines] = /```js\n(\/\/ Holds a view[^]*?)```/.exec(text);
+    await page.evaluate(`${lines.replace("export ", "")}
+      window.close = live(location.origin.replace("http", "ws") + "/socket/all/", "patient", ["id"],
+        (rows) => { window.held = [...rows.values()]; });`);
+    const holds = async () => {
+      const { rows } = await writer.run("select * from patient");
+      await deadline("the view equals the database", page.waitForFunction(
+        (rows) => JSON.stringify(rows) === JSON.stringify([...window.held ?? []].sort((a, b) => a.id - b.id)), rows));
+    };
+    await holds();
+    await writer.run("update patient set ward = '77' where id = 3");
+    await holds();
+    await server.kill();
+    const [{ last }] = (await writer.run("select max(id) as last from patient")).rows;
+    await writer.run("insert into patient (id, name) values (?, 'missed')", last + 1);
+    await writer.run("update patient set id = ? where id = ?", last + 2, last + 1);
+    await writer.run("delete from patient where id = 5");
+    await server.start();
+    await holds();
+    await writer.run("update patient set id = ? where id = ?", last + 1, last + 2);
+    await holds();
+    await page.evaluate(() => window.close());
+  });
+
+  test("EventSource comes back by itself with what it missed", async (t) => {
+    t.after(closePages);
+    const page = await open();
+    await page.evaluate(() => new Promise((resolve) => {
+      window.wards = [];
+      window.source = new EventSource("/api/stream?types=patient");
+      window.source.onopen = resolve;
+      window.source.onmessage = ({ data, lastEventId }) => {
+        const frame = JSON.parse(data);
+        if (frame.cursor !== lastEventId) throw new Error(`${lastEventId} is not that of ${data}`);
+        if (frame.type === "patient") window.wards.push(frame.data.ward);
+      };
+    }));
+    const says = (wards) => deadline(`the stream says ${wards}`, page.waitForFunction(
+      (wards) => JSON.stringify(window.wards) === JSON.stringify(wards), wards));
+    await writer.run("update patient set ward = 'a' where id = 1");
+    await says(["a"]);
+    await server.kill();
+    await writer.run("update patient set ward = 'b' where id = 1");
+    await server.start();
+    await says(["a", "b"]);
+    await writer.run("update patient set ward = 'c' where id = 1");
+    await says(["a", "b", "c"]);
+    await page.evaluate(() => window.source.close());
   });
 
   test("the pictures of the README", { skip: !process.env.ROWCAST_SCREENSHOTS }, async (t) => {

@@ -281,12 +281,16 @@ async fn a_table_that_its_owner_does_not_publish_stops_no_other() {
     db.sql("INSERT INTO u VALUES (2)");
     assert_eq!(told(&producer.change().await), r#"insert - -> {"id":2}"#);
     db.sql("ALTER PUBLICATION rowcast ADD TABLE t");
-    // Once now, and once when all that was open then has ended.
-    for _ in 0..2 {
-        assert_eq!(told(&producer.change().await), "reload public.t");
-    }
+    // Once now, and once when all that was open then has ended, if that is not the same moment.
+    assert_eq!(told(&producer.change().await), "reload public.t");
     db.sql("INSERT INTO t VALUES (3)");
-    assert_eq!(told(&producer.change().await), r#"insert - -> {"id":3}"#);
+    loop {
+        let line = told(&producer.change().await);
+        if line != "reload public.t" {
+            assert_eq!(line, r#"insert - -> {"id":3}"#);
+            break;
+        }
+    }
     drop(producer);
     db.sql("ALTER PUBLICATION rowcast DROP TABLE t, u");
     let mut producer = Producer::new(&config);

@@ -15,7 +15,7 @@ use std::{
 };
 
 use rowcast::{
-    postgres::{Address, connect, describe},
+    postgres::{Address, connect, describe, describe_query},
     topic::Table,
 };
 use tokio::runtime::Runtime;
@@ -36,6 +36,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("fsync", "off"),
     ("dynamic_shared_memory_type", "mmap"),
     ("lc_messages", "C"),
+    ("max_prepared_transactions", "5"),
 ];
 
 /// What a query answered: rows of texts.
@@ -418,6 +419,19 @@ impl Database {
             })
         });
         described.join().unwrap().expect("the table is there")
+    }
+
+    /// The result of a query, as Rowcast describes it.
+    pub fn result(&self, query: &str) -> Table {
+        let (address, query) = (Address::parse(&self.url()).unwrap(), query.to_owned());
+        let described = std::thread::spawn(move || {
+            runtime().block_on(async {
+                let settings = ["default_transaction_read_only=on"];
+                let connected = connect(&address, DEADLINE, &settings).await.unwrap();
+                describe_query(&connected.client, &query).await.unwrap()
+            })
+        });
+        described.join().unwrap()
     }
 
     /// The one value of a query.

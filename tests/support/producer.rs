@@ -24,16 +24,19 @@ pub struct Producer {
 impl Producer {
     /// Starts a producer with this `rowcast.toml`; returns as soon as its port is open.
     pub fn start(config: &str) -> Self {
-        let folder = Arc::new(tempfile::tempdir().unwrap());
-        fs::write(folder.path().join("rowcast.toml"), config).unwrap();
-        Self::spawn(folder, Vec::new())
+        Self::start_in(config, Vec::new())
     }
 
     /// The same with an environment variable.
     pub fn start_with(config: &str, name: &str, value: &str) -> Self {
+        Self::start_in(config, vec![(name.into(), value.into())])
+    }
+
+    /// The same with environment variables.
+    pub fn start_in(config: &str, env: Vec<(String, String)>) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         fs::write(folder.path().join("rowcast.toml"), config).unwrap();
-        Self::spawn(folder, vec![(name.into(), value.into())])
+        Self::spawn(folder, env)
     }
 
     fn spawn(folder: Arc<tempfile::TempDir>, env: Vec<(String, String)>) -> Self {

@@ -16,6 +16,7 @@ pub struct Stack {
     /// All on the same topics.
     pub gateways: Vec<Server>,
     config: String,
+    env: Vec<(String, String)>,
 }
 
 impl Stack {
@@ -27,6 +28,21 @@ impl Stack {
 
     /// The same with more lines for `[database]`.
     pub fn with(topics: &str, sql: &str, gateways: usize, more: &str) -> Self {
+        Self::start(topics, sql, gateways, more, Vec::new())
+    }
+
+    /// The same with environment variables for producers and gateways.
+    pub fn plagued(topics: &str, sql: &str, gateways: usize, env: Vec<(String, String)>) -> Self {
+        Self::start(topics, sql, gateways, "", env)
+    }
+
+    fn start(
+        topics: &str,
+        sql: &str,
+        gateways: usize,
+        more: &str,
+        env: Vec<(String, String)>,
+    ) -> Self {
         let cluster = postgres::Cluster::own(&[]);
         let database = cluster.database();
         database.sql(sql);
@@ -44,6 +60,7 @@ impl Stack {
             producers: Vec::new(),
             gateways: Vec::new(),
             config,
+            env,
         };
         stack.produce();
         for _ in 0..gateways {
@@ -54,13 +71,15 @@ impl Stack {
 
     /// Starts one more producer.
     pub fn produce(&mut self) {
-        self.producers.push(Producer::start(&self.config));
+        self.producers
+            .push(Producer::start_in(&self.config, self.env.clone()));
     }
 
     /// Starts one more gateway.
     pub fn serve(&mut self) {
         self.gateways.push(Server::with(Options {
             config: Some(self.config.clone()),
+            env: self.env.clone(),
             ..Options::default()
         }));
     }

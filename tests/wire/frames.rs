@@ -1,4 +1,4 @@
-//! Session frames: hello, ping, subscribe, tick, and what is not there yet.
+//! Session frames: hello, ping, subscribe, tick.
 
 use serde_json::{Value as Json, json};
 
@@ -112,13 +112,37 @@ async fn a_hello_may_resume_and_says_how_much_comes_back() {
 }
 
 #[tokio::test]
+async fn who_is_cut_off_after_the_welcome_has_missed_nothing_of_the_replay() {
+    let server = care();
+    let mut witness = server.socket("").await;
+    let mut cursors = Vec::new();
+    for data in 0..3 {
+        let event = json!({ "type": "notice", "data": data });
+        cursors.push(server.post("/api/events", event).await.1["cursor"].clone());
+        witness.next().await;
+    }
+    let mut socket = server.socket("hello=1").await;
+    let hello = json!({ "type": "sys:hello", "rid": 1, "since": cursors[0] });
+    let welcome = socket.ask(hello).await;
+    drop(socket);
+    let since = welcome["cursor"].as_str().unwrap();
+    let mut again = server.socket(&format!("since={since}")).await;
+    for data in 1..3 {
+        assert_eq!(again.next().await["data"], data);
+    }
+}
+
+#[tokio::test]
 async fn a_hello_with_a_cursor_that_is_nobodys_is_reset_before_anything_else() {
     let server = care();
+    let mut other = server.socket("").await;
     let (_, answer) = server
         .post("/api/events", json!({ "type": "notice" }))
         .await;
     let cursor = answer["cursor"].as_str().unwrap();
-    let (epoch, offset) = cursor.split_once(':').unwrap();
+    assert_eq!(other.next().await["cursor"], cursor);
+    let (epoch, place) = cursor.split_once(':').unwrap();
+    let offset = place.split('-').next().unwrap();
     let ahead = format!("{epoch}:{}", offset.parse::<u64>().unwrap() + 100);
     for (since, reason) in [(ahead.as_str(), "ahead"), ("0:1", "epoch")] {
         let mut socket = server.socket("hello=1").await;
@@ -241,18 +265,19 @@ async fn a_socket_of_all_types_can_leave_one_out() {
 }
 
 #[tokio::test]
-async fn filters_and_modes_that_are_not_there_yet_are_refused_and_change_nothing() {
+async fn what_is_no_session_frame_is_refused_and_changes_nothing() {
     let server = care();
     let mut socket = server.socket("hello=1").await;
     for (frame, about) in [
-        (json!({ "type": "sys:hello", "mode": "latest" }), "mode"),
+        (json!({ "type": "sys:hello", "mode": "some" }), "mode"),
+        (json!({ "type": "sys:hello", "mode": 5 }), "mode"),
         (
-            json!({ "type": "sys:hello", "types": { "patient": { "filter": { "ward": "3" } } } }),
+            json!({ "type": "sys:hello", "types": { "board": { "filter": { "id": 3 } } } }),
             "types",
         ),
         (
-            json!({ "type": "sys:subscribe", "types": { "patient": { "filter": { "ward": "3" } } } }),
-            "types",
+            json!({ "type": "sys:hello", "types": { "patient": { "filter": { "x": 3 } } } }),
+            "filter",
         ),
         (json!({ "type": "sys:subscribe" }), "types"),
         (

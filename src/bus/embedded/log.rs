@@ -8,7 +8,8 @@ use super::super::{Chunk, Head, PublishError, Published, ReadError};
 use crate::{
     clock::now_ms,
     event::{Batch, Delivery, Event, MAX_EVENT_BYTES},
-    position::{Checkpoint, Epoch, Position},
+    position::{Check, Checkpoint, Epoch, Position},
+    sabotage::{self, Fault},
 };
 
 /// An application's event with an id stored within this time is a repetition.
@@ -78,7 +79,7 @@ impl Log {
             }
             cut = offset.unsigned_abs() - 1;
         }
-        Ok(Some(head.position.at(cut)))
+        Ok(Some(checked(&tx, head.position.at(cut))?))
     }
 
     /// The head, in one read.
@@ -244,12 +245,12 @@ fn append(tx: &Transaction<'_>, batch: &Batch, now: i64) -> Result<Published, Ap
         if is_stored(event, known.as_ref()) {
             continue;
         }
-        if !change && let Some(offset) = repeated(tx, event, now)? {
-            position = head.position.at(offset);
+        if !change && let Some((offset, at_ms)) = repeated(tx, event, now)? {
+            position = head.position.at(offset).checked(check(&event.id, at_ms));
             continue;
         }
         last += 1;
-        position = head.position.at(last);
+        position = head.position.at(last).checked(check(&event.id, now));
         tx.prepare_cached(
             "INSERT INTO event (offset, id, change, at_ms, body) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
@@ -329,20 +330,38 @@ fn reached(conn: &Connection) -> Result<Option<Checkpoint>, Failure> {
     Ok(text.map(|text| text.parse::<Checkpoint>()).transpose()?)
 }
 
-/// The offset under which an application's event was already stored.
-fn repeated(tx: &Transaction<'_>, event: &Event, now: i64) -> rusqlite::Result<Option<u64>> {
-    tx.prepare_cached("SELECT offset FROM recent WHERE id = ?1 AND at_ms >= ?2")?
+/// The offset under which an application's event was already stored, and when.
+fn repeated(tx: &Transaction<'_>, event: &Event, now: i64) -> rusqlite::Result<Option<(u64, i64)>> {
+    tx.prepare_cached("SELECT offset, at_ms FROM recent WHERE id = ?1 AND at_ms >= ?2")?
         .query_row(params![event.id, now - millis(DUPLICATE_WINDOW)], |row| {
-            row.get::<_, i64>(0)
+            Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get(1)?))
         })
         .optional()
-        .map(|found| found.map(i64::unsigned_abs))
+}
+
+/// What identifies a message: its event, and when it was stored. A change that is read again
+/// after the bus was restored has the same id.
+fn check(id: &str, at_ms: i64) -> Option<Check> {
+    Some(Check::of(format!("{id} {at_ms}").as_bytes()))
+}
+
+/// A position with the check of the message there, if that is retained.
+fn checked(conn: &Connection, position: Position) -> rusqlite::Result<Position> {
+    let found = conn
+        .prepare_cached("SELECT id, at_ms FROM event WHERE offset = ?1")?
+        .query_row([position.offset as i64], |row| {
+            Ok(check(row.get_ref(0)?.as_str()?, row.get(1)?))
+        })
+        .optional()?;
+    Ok(position.checked(found.flatten()))
 }
 
 /// Begins another history, with nothing in it.
 fn begin_epoch(tx: &Transaction<'_>) -> Result<(), Failure> {
     let mut bytes = [0_u8; 5];
-    getrandom::fill(&mut bytes)?;
+    if !sabotage::active(Fault::ReuseEpoch) {
+        getrandom::fill(&mut bytes)?;
+    }
     let epoch: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     tx.execute_batch("DELETE FROM event; DELETE FROM part; DELETE FROM recent; DELETE FROM fact")?;
     set_fact(tx, "epoch", format!("e{epoch}"))?;
@@ -357,10 +376,8 @@ fn head(conn: &Connection) -> Result<Head, Failure> {
         .query_row([], |row| row.get(0))?;
     let checkpoint: Option<String> = fact(conn, "checkpoint")?;
     Ok(Head {
-        position: Position {
-            epoch: Epoch::parse(&epoch)?,
-            offset,
-        },
+        position: checked(conn, Position::new(Epoch::parse(&epoch)?, offset))?,
+        stored: offset,
         first: first.map_or(offset + 1, i64::unsigned_abs),
         checkpoint: checkpoint
             .map(|text| text.parse::<Checkpoint>())
@@ -380,9 +397,14 @@ fn range(
     if after.offset + 1 < head.first {
         return Err(ReadError::Trimmed);
     }
+    let there = checked(conn, after.clone().checked(None)).map_err(unavailable)?;
+    if after.contradicts(&there) {
+        return Err(ReadError::Mismatch);
+    }
     let read = || -> Result<Vec<Delivery>, Failure> {
         let mut statement = conn.prepare_cached(
-            "SELECT offset, change, body FROM event WHERE offset > ?1 ORDER BY offset LIMIT ?2",
+            "SELECT offset, change, body, id, at_ms FROM event WHERE offset > ?1
+             ORDER BY offset LIMIT ?2",
         )?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = statement.query(params![after.offset as i64, limit])?;
@@ -390,8 +412,9 @@ fn range(
         while let Some(row) = rows.next()? {
             let (offset, change): (i64, bool) = (row.get(0)?, row.get(1)?);
             let event = Event::from_json(row.get_ref(2)?.as_str()?, change)?;
+            let check = check(row.get_ref(3)?.as_str()?, row.get(4)?);
             deliveries.push(Delivery {
-                position: after.at(offset.unsigned_abs()),
+                position: after.at(offset.unsigned_abs()).checked(check),
                 event: Some(event),
             });
         }

@@ -11,6 +11,7 @@ use super::{
     Failure, JetStreamBus,
     batch::{Outgoing, Refused},
     outgoing::{self, HEADER_BYTES},
+    record::{ID, id_check},
 };
 use crate::{
     event::{Batch, MAX_EVENT_BYTES},
@@ -40,6 +41,8 @@ impl JetStreamBus {
                 messages.push(outgoing::application(&self.names, event, payload));
             }
         }
+        let last = messages.last().and_then(|last| last.headers.get(ID));
+        let check = last.map(|id| id_check(id.as_str()));
         let permit = self.applications.acquire().await;
         let permit = permit.map_err(|err| unavailable(err.into()))?;
         let stored = self.store_applications(messages).await;
@@ -63,7 +66,7 @@ impl JetStreamBus {
             },
         };
         Ok(Published {
-            position: Position { epoch, offset },
+            position: Position::new(epoch, offset).checked(check),
             stored,
         })
     }

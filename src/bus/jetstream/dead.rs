@@ -101,7 +101,7 @@ impl Dead {
 impl Waiting {
     /// Takes a letter, unless it was handled already.
     fn take(&mut self, letter: DeadLetter) -> bool {
-        let Position { epoch, offset } = letter.position.clone();
+        let Position { epoch, offset, .. } = letter.position.clone();
         match self.handled.iter_mut().find(|(known, _)| *known == epoch) {
             Some((_, handled)) if *handled >= offset => return false,
             Some((_, handled)) => *handled = offset,
@@ -337,10 +337,7 @@ mod tests {
 
     fn letter(offset: u64, bytes: usize) -> DeadLetter {
         DeadLetter {
-            position: Position {
-                epoch: Epoch::parse("e1").unwrap(),
-                offset,
-            },
+            position: Position::new(Epoch::parse("e1").unwrap(), offset),
             reason: "nonsense".into(),
             subject: "rowcast.event.t".into(),
             payload: vec![b'x'; bytes].into(),

@@ -3,7 +3,11 @@
 
 use async_nats::HeaderMap;
 
-use super::{JetStreamBus, dead::DeadLetter, record::Stored};
+use super::{
+    JetStreamBus,
+    dead::DeadLetter,
+    record::{ID, Stored},
+};
 use crate::{
     event::{BadEvent, Delivery, Event},
     position::{Epoch, Position},
@@ -16,10 +20,7 @@ impl JetStreamBus {
         epoch: &Epoch,
         message: &Stored,
     ) -> (Delivery, Option<DeadLetter>) {
-        let position = Position {
-            epoch: epoch.clone(),
-            offset: message.seq,
-        };
+        let position = message.position(epoch);
         let events = format!("{}.event.", self.names.prefix);
         let Some(topic) = message.subject.strip_prefix(&events) else {
             let event = self.change(&position, message);
@@ -70,7 +71,7 @@ impl JetStreamBus {
             Some(whole) => whole.as_ref().map_err(ToString::to_string)?,
             None => text,
         };
-        let id = message.header("Nats-Msg-Id").map(str::to_owned);
+        let id = message.header(ID).map(str::to_owned);
         let id = id.unwrap_or_else(|| position.to_string());
         let event = Event::from_application(text, id, message.at_ms());
         let event = event.map_err(|err| err.to_string())?;

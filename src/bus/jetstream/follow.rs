@@ -35,6 +35,8 @@ pub struct Follower {
     looked: u64,
     /// The last message looked at, and when it was stored: its identity.
     seen: Option<(u64, i128)>,
+    /// Where the reader was told to begin; its check is verified before anything was seen.
+    from: Position,
     /// Whether a transaction is being held back.
     holding: bool,
     /// A transaction that is whole now, up to this offset, and whether that is the head.
@@ -53,10 +55,11 @@ impl Follower {
     pub fn new(bus: JetStreamBus, from: Position) -> Self {
         Self {
             bus,
-            epoch: from.epoch,
+            epoch: from.epoch.clone(),
             last: from.offset,
             looked: from.offset,
             seen: None,
+            from,
             holding: false,
             whole: None,
             checkpoint: None,
@@ -144,6 +147,12 @@ impl Follower {
             let found = self.bus.at(seq).await.map_err(ReadError::Unavailable)?;
             if found.is_some_and(|found| found.at_ns != at_ns) {
                 return Err(ReadError::Epoch);
+            }
+        } else if self.from.check.is_some() && self.from.offset == self.looked {
+            let found = self.bus.at(self.looked).await;
+            let found = found.map_err(ReadError::Unavailable)?;
+            if found.is_some_and(|found| found.position(&self.epoch).contradicts(&self.from)) {
+                return Err(ReadError::Mismatch);
             }
         }
         if self.looked + 1 < look.stream_first {
@@ -291,10 +300,8 @@ impl Follower {
                 None => return None,
             };
             Some(Head {
-                position: Position {
-                    epoch: self.epoch.clone(),
-                    offset: self.last,
-                },
+                position: Position::new(self.epoch.clone(), self.last),
+                stored: self.looked,
                 first: begun.stream_first.max(begun.begins + 1),
                 checkpoint,
             })
@@ -308,6 +315,7 @@ impl Follower {
             self.bus.know(&Look {
                 epoch: self.epoch.clone(),
                 visible: self.last,
+                check: None,
                 ..begun.clone()
             });
         }

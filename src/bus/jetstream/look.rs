@@ -10,7 +10,7 @@ use super::{
     record::{Kind, Record, Stored},
     stream::silent,
 };
-use crate::position::{Checkpoint, Epoch, Position};
+use crate::position::{Check, Checkpoint, Epoch, Position};
 
 /// Looks at the stream until two answers belong together.
 const TRIES: usize = 5;
@@ -46,6 +46,8 @@ pub struct Look {
     pub checkpoint: Option<Checkpoint>,
     /// The last offset that readers may see: none of a transaction whose last part is missing.
     pub visible: u64,
+    /// Of the message there, where it was seen.
+    pub check: Option<Check>,
     /// The topics' fingerprints, as declared.
     pub topics: HashMap<String, String>,
 }
@@ -59,10 +61,8 @@ impl Look {
     /// As the bus's head.
     pub fn head(&self) -> Head {
         Head {
-            position: Position {
-                epoch: self.epoch.clone(),
-                offset: self.visible,
-            },
+            position: Position::new(self.epoch.clone(), self.visible).checked(self.check),
+            stored: self.stream_last,
             first: self.first(),
             checkpoint: self.checkpoint.clone(),
         }
@@ -158,6 +158,9 @@ impl JetStreamBus {
                     (begun.max(begins + 1) - 1, earlier)
                 }
             };
+            let newest = [Some(&change), state.as_ref()].into_iter().flatten();
+            let newest = newest.filter(|message| message.seq == visible);
+            let newest = newest.map(|message| message.position(&epoch)).next();
             return Ok(Some(Look {
                 created_ns: extent.created_ns,
                 stream_first: extent.first,
@@ -166,6 +169,7 @@ impl JetStreamBus {
                 begins,
                 checkpoint,
                 visible,
+                check: newest.and_then(|position| position.check),
                 topics: record.map_or_else(HashMap::new, |r| r.topics.into_iter().collect()),
             }));
         }

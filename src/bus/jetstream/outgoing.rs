@@ -7,6 +7,7 @@ use async_nats::HeaderMap;
 use super::{
     Names,
     batch::{MAX_BYTES, MAX_MESSAGES, Outgoing},
+    record::ID,
 };
 use crate::{
     event::{Body, ChangeData, Event, Op},
@@ -44,7 +45,7 @@ pub fn change(names: &Names, event: &Event, max_bytes: usize) -> Option<Item> {
 /// An application's event as a message, known by its id within the duplicate window.
 pub fn application(names: &Names, event: &Event, payload: String) -> Outgoing {
     let mut headers = HeaderMap::new();
-    headers.insert("Nats-Msg-Id", header_text(&event.id).as_str());
+    headers.insert(ID, header_text(&event.id).as_str());
     Outgoing {
         subject: names.event(&event.topic),
         headers,

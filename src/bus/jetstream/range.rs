@@ -8,8 +8,8 @@ use futures_util::StreamExt;
 
 use super::{Failure, JetStreamBus, connect::REQUEST_TIMEOUT, record::Stored};
 
-/// Messages asked for at once.
-pub const STEP: usize = 500;
+/// Messages asked for at once: 500, and the one before them, by which a cursor is verified.
+pub const STEP: usize = 501;
 
 /// Bytes asked for at once.
 const STEP_BYTES: usize = 8 * 1024 * 1024;

@@ -41,14 +41,40 @@ impl JetStreamBus {
         };
         let from = after.offset.max(begins) + 1;
         let upto = visible.min(from.saturating_add(u64::try_from(limit).unwrap_or(u64::MAX)) - 1);
-        let mut deliveries = Vec::new();
-        let mut next = from;
+        let mut deliveries = match after.check.is_some() && from == after.offset + 1 {
+            true => self.verified(&after, upto).await?,
+            false => Vec::new(),
+        };
+        let mut next = from + deliveries.len() as u64;
         while next <= upto {
             let step = self.whole(&after.epoch, next, upto).await?;
             next += step.len() as u64;
             deliveries.extend(step);
         }
         Ok(deliveries)
+    }
+
+    /// The first deliveries just after `after`, read together with the message there, against
+    /// which its check is held; none where that does not tell what follows.
+    async fn verified(&self, after: &Position, upto: u64) -> Result<Vec<Delivery>, ReadError> {
+        if after.offset == 0 {
+            return Ok(Vec::new());
+        }
+        let limit = usize::try_from(upto - after.offset + 1).unwrap_or(STEP);
+        let found = self.range(after.offset, limit).await;
+        let found = found.map_err(ReadError::Unavailable)?;
+        let mut messages = found.iter().zip(after.offset..=upto).peekable();
+        // Trimmed exactly up to there: nobody can tell any more what it was.
+        let there = messages.next_if(|(message, seq)| message.seq == *seq);
+        if there.is_some_and(|(there, _)| there.position(&after.epoch).contradicts(after)) {
+            return Err(ReadError::Mismatch);
+        }
+        if there.is_none() {
+            return Ok(Vec::new());
+        }
+        let contiguous = messages.take_while(|(message, seq)| message.seq == *seq);
+        let deliveries = contiguous.map(|(message, _)| self.delivery(&after.epoch, message).0);
+        Ok(deliveries.collect())
     }
 
     /// Deliveries from `from` on, at least one and at most a [`STEP`], none beyond `upto`.

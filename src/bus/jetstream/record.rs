@@ -7,7 +7,7 @@ use async_nats::{HeaderMap, jetstream::message::StreamMessage};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::position::{Checkpoint, Epoch};
+use crate::position::{Check, Checkpoint, Epoch, Position};
 
 /// The epoch that a change belongs to.
 pub const EPOCH: &str = "Rowcast-Epoch";
@@ -18,6 +18,15 @@ pub const CHECKPOINT: &str = "Rowcast-Checkpoint";
 /// On every message of a part that is not the last of its transaction: the sequence of the last
 /// message of the producer before the transaction.
 pub const MORE: &str = "Rowcast-More";
+
+/// The id by which a repeated message of an application is known.
+pub const ID: &str = "Nats-Msg-Id";
+
+/// The check of a message that has an id: its publisher knows no more of it. Every other one is
+/// told by the time at which it was stored.
+pub fn id_check(id: &str) -> Check {
+    Check::of(id.as_bytes())
+}
 
 /// Why a record was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +104,15 @@ impl Stored {
     /// A header's text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.as_str())
+    }
+
+    /// Where it sits in an epoch, and the check of what identifies it.
+    pub fn position(&self, epoch: &Epoch) -> Position {
+        let check = match self.header(ID) {
+            Some(id) => id_check(id),
+            None => Check::of(self.at_ns.to_string().as_bytes()),
+        };
+        Position::new(epoch.clone(), self.seq).checked(Some(check))
     }
 
     /// The epoch it names.

@@ -11,7 +11,7 @@ use super::{
     batch::{Outgoing, Refused},
     outgoing::{self, HEADER_BYTES, Item},
     record::{self, Kind, Record, Stored, random_name},
-    stream::{Ready, silent},
+    stream::Ready,
 };
 use crate::{
     event::{Batch, MAX_EVENT_BYTES},
@@ -177,7 +177,7 @@ impl JetStreamBus {
             {
                 Ok(()) => {
                     let position = claim.position();
-                    self.answer(&batch.marks, &position).await;
+                    self.tell_marks(&batch.marks, &position).await;
                     return Ok(Published { position, stored });
                 }
                 Err(Attempt::Again) => claim.unsure = true,
@@ -353,26 +353,18 @@ impl JetStreamBus {
         claim.unsure = false;
         Ok(())
     }
-
-    /// Tells that what these marks stand for is on the bus.
-    async fn answer(&self, marks: &[std::sync::Arc<str>], position: &Position) {
-        for mark in marks {
-            let text = serde_json::json!({ "mark": &**mark, "cursor": position.to_string() });
-            let sent = self.publish_control("mark", text.to_string().into()).await;
-            if let Err(err) = sent.map_err(silent) {
-                tracing::debug!(error = %err, "a mark could not be answered");
-            }
-        }
-    }
 }
 
 impl Claim {
     /// The position of the last message of this producer.
     fn position(&self) -> Position {
-        Position {
-            epoch: self.epoch.clone(),
-            offset: self.seq,
-        }
+        Position::new(self.epoch.clone(), self.seq)
+    }
+
+    /// Where all that was published stands, if that is certain over the connection of this generation.
+    pub(super) fn certain(&self, generation: u64) -> Option<Position> {
+        let certain = !self.unsure && self.open.is_none() && self.declare.is_none();
+        (certain && self.generation == generation).then(|| self.position())
     }
 
     /// A record, without headers that say how far the source has been read.

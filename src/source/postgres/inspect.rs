@@ -268,7 +268,7 @@ async fn tables(
         let Some(stand) = standing.get(table) else {
             findings.push(bad(
                 format!("there is no table {table}"),
-                "correct the topic's `table`",
+                "correct the topic's `table` or `watch`",
             ));
             continue;
         };

@@ -9,7 +9,7 @@ use super::pgoutput::{Cell, Old, Relation, Tuple};
 use crate::{
     postgres,
     row::{Names, Row, Value},
-    topic::{Kind, Table, Topics},
+    topic::{Base, Kind, Table, Topics},
 };
 
 /// The watched tables, and the columns of each without which a topic cannot be followed.
@@ -51,14 +51,25 @@ pub struct Followed {
 // === impl Watched ===
 
 impl Watched {
-    /// The tables of the topics, with the columns that they name.
+    /// The tables of the topics, with the columns that they name; of those watched for a query's
+    /// sake, the key.
     ///
     /// A condition's columns are not among them: where one has gone, the condition fits its table
     /// no longer, and who judges it tells so.
     pub fn of(topics: &Topics) -> Self {
         let mut watched = BTreeMap::<String, Needs>::new();
         for view in topics.iter().filter_map(|topic| topic.view.as_ref()) {
-            let needs = watched.entry(view.table.clone()).or_default();
+            let table = match &view.base {
+                Base::Table(table) => table,
+                Base::Query { watch, .. } => {
+                    for table in watch {
+                        let needs = watched.entry(table.table.clone()).or_default();
+                        needs.columns.extend(table.key.iter().cloned());
+                    }
+                    continue;
+                }
+            };
+            let needs = watched.entry(table.clone()).or_default();
             needs.columns.extend(view.key.iter().cloned());
             needs.columns.extend(view.columns.iter().cloned());
             let order = view.order.iter().map(|order| order.column.clone());

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use crate::{
     sqlite::{self, META, OWN_PREFIX, quote, text_literal},
-    topic::{Table, Topics},
+    topic::{Base, Table, Topics},
 };
 
 /// The most key columns that a changelog entry has room for.
@@ -52,17 +52,25 @@ pub fn watched(topics: &Topics) -> Vec<Watched> {
     let mut tables: BTreeMap<&str, Watched> = BTreeMap::new();
     for topic in topics.iter() {
         let Some(view) = &topic.view else { continue };
-        let watched = tables.entry(&view.table).or_insert_with(|| Watched {
-            table: view.table.clone(),
-            identity: Vec::new(),
-            definition: String::new(),
-        });
-        for column in &view.key {
-            if !watched.identity.contains(column) {
-                watched.identity.push(column.clone());
+        let mut watch = |table, key: &[String]| {
+            let watched = tables.entry(table).or_insert_with(|| Watched {
+                table: table.to_owned(),
+                identity: Vec::new(),
+                definition: String::new(),
+            });
+            for column in key {
+                if !watched.identity.contains(column) {
+                    watched.identity.push(column.clone());
+                }
+            }
+            watched.definition += &format!("{} {}\n", topic.name, topic.fingerprint());
+        };
+        match &view.base {
+            Base::Table(table) => watch(table, &view.key),
+            Base::Query { watch: tables, .. } => {
+                tables.iter().for_each(|t| watch(&t.table, &t.key));
             }
         }
-        watched.definition += &format!("{topic:?}\n");
     }
     tables.into_values().collect()
 }

@@ -4,7 +4,7 @@ use crate::{
     postgres,
     row::{Value, hex, unhex},
     sqlite::quote,
-    topic::{Column, Kind, Table},
+    topic::{Base, Column, Kind, Table, subselect},
 };
 
 /// Which database a plan is for.
@@ -26,11 +26,12 @@ impl Dialect {
         }
     }
 
-    /// The table to read from.
-    pub fn table(self, name: &str) -> String {
-        match self {
-            Self::Sqlite => format!("main.{}", quote(name)),
-            Self::Postgres => format!("{} t", postgres::quote_table(name)),
+    /// What to read from: the table of that name, or the query.
+    pub fn base(self, base: &Base, name: &str) -> String {
+        match (self, base) {
+            (_, Base::Query { sql, .. }) => subselect(sql),
+            (Self::Sqlite, Base::Table(_)) => format!("main.{}", quote(name)),
+            (Self::Postgres, Base::Table(_)) => format!("{} t", postgres::quote_table(name)),
         }
     }
 

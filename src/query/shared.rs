@@ -1,0 +1,171 @@
+//! Reads that several ask for at once are read once. Who asks while the same read is running shares
+//! the next one: a read never begins before it was asked for, so that everybody sees his own writes.
+//! Nobody waits for long for a slow one: then the next begins beside it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    protocol::{Failure, Select},
+    store::Snapshot,
+    topic::Topic,
+};
+
+/// Who waits for a read. The rows are shared.
+pub type Reply = oneshot::Sender<Result<Arc<Snapshot>, Failure>>;
+
+/// What one read answers: who may see the same rows asks for the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    topic: Arc<str>,
+    select: String,
+    placed: bool,
+}
+
+/// How long a read may have been running for others to wait for its end.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Like reads that run beside one another at the most.
+const MAX_READERS: usize = 4;
+
+/// The reads under way, and who waits. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub struct Shared(Arc<Mutex<HashMap<Key, Reads>>>);
+
+/// Like reads.
+#[derive(Debug)]
+struct Reads {
+    /// For the next one.
+    waiting: Vec<Reply>,
+    /// How many are running, or about to.
+    readers: usize,
+    /// When the last of them was called for.
+    since: Instant,
+}
+
+impl Key {
+    /// The key of a read; `placed` says whether its place in the stream is asked for.
+    pub fn of(topic: &Topic, select: &Select, placed: bool) -> Self {
+        Self {
+            topic: topic.name.clone(),
+            // All that tells one request from another is in its debug form.
+            select: format!("{select:?}"),
+            placed,
+        }
+    }
+
+    /// Whether the place in the stream is asked for.
+    pub fn placed(&self) -> bool {
+        self.placed
+    }
+}
+
+impl Shared {
+    /// Waits for the next read of this key; returns whether the caller must see to it.
+    pub fn join(&self, key: &Key, reply: Reply) -> bool {
+        let mut reads = self.lock();
+        let reads = reads.entry(key.clone()).or_insert_with(|| Reads {
+            waiting: Vec::new(),
+            readers: 0,
+            since: Instant::now(),
+        });
+        reads.waiting.push(reply);
+        let slow = reads.readers < MAX_READERS && reads.since.elapsed() > PATIENCE;
+        let called = reads.readers == 0 || slow;
+        if called {
+            reads.readers += 1;
+            reads.since = Instant::now();
+        }
+        called
+    }
+
+    /// Those who wait for the read that begins now; `None` where nobody does, and this reader is
+    /// done.
+    pub fn begin(&self, key: &Key) -> Option<Vec<Reply>> {
+        let mut all = self.lock();
+        let reads = all.get_mut(key)?;
+        if !reads.waiting.is_empty() {
+            reads.since = Instant::now();
+            return Some(std::mem::take(&mut reads.waiting));
+        }
+        reads.readers -= 1;
+        if reads.readers == 0 {
+            all.remove(key);
+        }
+        None
+    }
+
+    /// A reader that was called for will not come: tells all who wait.
+    pub fn refuse(&self, key: &Key, failure: &Failure) {
+        while let Some(waiting) = self.begin(key) {
+            for reply in waiting {
+                // An asker that has gone needs no answer.
+                let _ = reply.send(Err(failure.clone()));
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Reads>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{ErrorCode, Params};
+
+    fn key() -> Key {
+        Key {
+            topic: "t".into(),
+            select: format!("{:?}", Select::Page(Params::default())),
+            placed: true,
+        }
+    }
+
+    #[test]
+    fn who_asks_while_a_read_runs_waits_for_the_next() {
+        let (shared, key) = (Shared::default(), key());
+        assert!(shared.join(&key, oneshot::channel().0));
+        assert!(!shared.join(&key, oneshot::channel().0));
+        assert_eq!(shared.begin(&key).unwrap().len(), 2);
+        // The read has begun: the next ones share another.
+        assert!(!shared.join(&key, oneshot::channel().0));
+        assert!(!shared.join(&key, oneshot::channel().0));
+        assert_eq!(shared.begin(&key).unwrap().len(), 2);
+        assert!(shared.begin(&key).is_none());
+        assert!(shared.join(&key, oneshot::channel().0));
+    }
+
+    #[test]
+    fn nobody_waits_for_the_end_of_a_slow_read() {
+        let (shared, key) = (Shared::default(), key());
+        assert!(shared.join(&key, oneshot::channel().0));
+        shared.begin(&key).unwrap();
+        shared.lock().get_mut(&key).unwrap().since = Instant::now() - PATIENCE * 2;
+        assert!(shared.join(&key, oneshot::channel().0), "a second reader");
+        assert!(
+            !shared.join(&key, oneshot::channel().0),
+            "which has only been called"
+        );
+        assert_eq!(shared.begin(&key).unwrap().len(), 2);
+        assert!(shared.begin(&key).is_none(), "the first reader");
+        assert!(shared.begin(&key).is_none(), "the second");
+        assert!(shared.lock().is_empty());
+    }
+
+    #[test]
+    fn a_refusal_is_told_to_all_who_wait() {
+        let (shared, key) = (Shared::default(), key());
+        let (one, mut told) = oneshot::channel();
+        assert!(shared.join(&key, one));
+        shared.refuse(&key, &ErrorCode::TooManyRequests.into());
+        assert!(told.try_recv().unwrap().is_err());
+        assert!(shared.lock().is_empty());
+    }
+}

@@ -1,0 +1,193 @@
+//! What is known of a change beside its text: for filters its row before and after, for compaction
+//! its keys. Whatever must be made of it is made when somebody first asks, and then kept.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use serde_json::Map;
+
+use crate::{
+    event::{ChangeData, Op},
+    predicate::{Predicate, Verdict, image},
+    protocol::{data_of, turned},
+    row::Row,
+    topic::Table,
+};
+
+/// What the struct itself costs.
+const OVERHEAD: usize = 160;
+
+/// What a value costs in a row that was read from JSON, beside its text.
+const VALUE_OVERHEAD: usize = 40;
+
+/// A change that is sent row by row.
+#[derive(Debug)]
+pub struct Particulars {
+    /// The operation, before any filter.
+    pub op: Op,
+    /// The key as JSON, as it is in the text; none for a change of the whole table.
+    pub key: Option<Box<str>>,
+    /// The key before, where the change altered it.
+    pub old_key: Option<Box<str>>,
+    /// Columns are left out of the row that keep their values.
+    pub partial: bool,
+    /// The row before as JSON, where the bus told it. Never sent.
+    old: Option<Box<str>>,
+    images: OnceLock<Images>,
+    insert: OnceLock<Option<Bytes>>,
+    delete: OnceLock<Option<Bytes>>,
+    reload: OnceLock<Option<Bytes>>,
+    grown: Grown,
+}
+
+/// The row before and after, as far as it is known; the key at least.
+#[derive(Debug)]
+struct Images {
+    table: Arc<Table>,
+    old: Row,
+    new: Row,
+}
+
+/// What was made since the frame came into the ring.
+#[derive(Debug, Default)]
+struct Grown {
+    bytes: AtomicUsize,
+    /// The sum of the ring's frames.
+    ring: OnceLock<Arc<AtomicUsize>>,
+}
+
+impl Particulars {
+    /// The particulars of a change.
+    pub fn of(data: &ChangeData) -> Self {
+        Self {
+            op: data.op,
+            key: data.key.as_ref().map(|key| key.get().into()),
+            old_key: data.old_key.as_ref().map(|key| key.get().into()),
+            partial: !data.unchanged.is_empty(),
+            old: data.old.as_ref().map(|old| old.get().into()),
+            images: OnceLock::new(),
+            insert: OnceLock::new(),
+            delete: OnceLock::new(),
+            reload: OnceLock::new(),
+            grown: Grown::default(),
+        }
+    }
+
+    /// Bytes held from the beginning.
+    pub(super) fn cost(&self) -> usize {
+        let texts = [&self.key, &self.old_key, &self.old];
+        OVERHEAD
+            + texts
+                .into_iter()
+                .flatten()
+                .map(|text| text.len())
+                .sum::<usize>()
+    }
+
+    /// From now on what is made here counts as the ring's.
+    pub(super) fn count_in(&self, ring: &Arc<AtomicUsize>) {
+        // A frame is in one ring only, and only once.
+        let _ = self.grown.ring.set(ring.clone());
+    }
+
+    /// The row images are read once, for the table that the first asker knows; another table's
+    /// description, just after a change of the table, is rare enough to read them again.
+    pub(super) fn judged(
+        &self,
+        text: &Bytes,
+        (filter, certain): (&Predicate, bool),
+        table: &Arc<Table>,
+    ) -> Verdict {
+        let images = self.images.get_or_init(|| {
+            let images = self.read(text, table);
+            let values = images.old.iter().count() + images.new.iter().count();
+            let old = self.old.as_ref().map_or(0, |old| old.len());
+            self.grown.by(text.len() + old + values * VALUE_OVERHEAD);
+            images
+        });
+        let other;
+        let images = match Arc::ptr_eq(&images.table, table) {
+            true => images,
+            false => {
+                other = self.read(text, table);
+                &other
+            }
+        };
+        let verdict = filter.verdict(self.op, certain, &images.old, &images.new);
+        match verdict {
+            // Two rows to tell of, and one event.
+            Verdict::Delete | Verdict::Nothing if !certain && self.may_displace(filter, table) => {
+                Verdict::Reload
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// Whether the row took a key whose row, replaced without a word, may have been inside.
+    fn may_displace(&self, filter: &Predicate, table: &Arc<Table>) -> bool {
+        let key = self.key.as_deref().filter(|_| self.old_key.is_some());
+        let members = key.and_then(|key| serde_json::from_str::<Map<_, _>>(key).ok());
+        let taken = members.map(|members| image(table, &members));
+        taken.is_some_and(|taken| filter.tells(&taken) != Some(false))
+    }
+
+    fn read(&self, text: &Bytes, table: &Arc<Table>) -> Images {
+        let row = |json: Option<&str>| {
+            let members =
+                json.and_then(|json| serde_json::from_str::<Option<Map<_, _>>>(json).ok());
+            members.flatten().map(|members| image(table, &members))
+        };
+        let key = |key: Option<&str>| row(key).unwrap_or_else(|| Row::new([].into(), Vec::new()));
+        let before = self.old_key.as_deref().or(self.key.as_deref());
+        let data = std::str::from_utf8(text).ok().and_then(data_of);
+        Images {
+            table: table.clone(),
+            old: row(self.old.as_deref()).unwrap_or_else(|| key(before)),
+            new: row(data).unwrap_or_else(|| key(self.key.as_deref())),
+        }
+    }
+
+    /// The text with another operation.
+    pub(super) fn turned(&self, text: &Bytes, op: Op) -> Option<Bytes> {
+        let made = match op {
+            Op::Insert => &self.insert,
+            Op::Delete => &self.delete,
+            _ => &self.reload,
+        };
+        let made = made.get_or_init(|| {
+            let text = std::str::from_utf8(text).ok()?;
+            let made = turned(text, op).map(Bytes::from)?;
+            self.grown.by(made.len());
+            Some(made)
+        });
+        made.clone()
+    }
+}
+
+/// What was made of a change since makes no difference.
+impl PartialEq for Particulars {
+    fn eq(&self, other: &Self) -> bool {
+        let told = |of: &Self| (of.op, of.key.clone(), of.old_key.clone(), of.old.clone());
+        told(self) == told(other) && self.partial == other.partial
+    }
+}
+
+impl Grown {
+    fn by(&self, bytes: usize) {
+        if let Some(ring) = self.ring.get() {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            ring.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Grown {
+    fn drop(&mut self) {
+        if let Some(ring) = self.ring.get() {
+            ring.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! One frame of the ring.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::change::Particulars;
+use crate::{
+    event::{Body, Delivery, Event, Op},
+    horizon::Horizon,
+    position::{Checkpoint, Position},
+    predicate::{Predicate, Verdict},
+    protocol,
+    topic::Table,
+};
+
+/// What a frame costs beside its text.
+const FRAME_OVERHEAD: usize = 96;
+
+/// One frame, ready to be sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    /// The topic that it belongs to.
+    pub topic: Arc<str>,
+    /// Where it stands: its cursor.
+    pub position: Position,
+    /// The text, UTF-8 JSON; none for an event that only gateways need.
+    pub text: Option<Bytes>,
+    /// What it is.
+    pub kind: FrameKind,
+    /// Of a change that is sent row by row, what filters and compaction ask.
+    pub change: Option<Arc<Particulars>>,
+}
+
+/// What a frame is, and what it knows of the database.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FrameKind {
+    /// An event of the bus.
+    Event {
+        /// Of a change, where it stands in its source.
+        checkpoint: Option<Checkpoint>,
+        /// Of a change, its transaction, where the database names it.
+        xid: Option<u64>,
+    },
+    /// A page read by this gateway, and what that read saw.
+    Page(Option<Horizon>),
+}
+
+impl Frame {
+    /// A delivery as a frame, encoded once for all.
+    pub fn of(delivery: &Delivery) -> Self {
+        let event = delivery.event.as_ref();
+        let change = event.and_then(|event| match &event.body {
+            Body::Change { data, .. } if data.op != Op::Touch => Some(Particulars::of(data)),
+            Body::Change { .. } | Body::Application(_) | Body::Emitted { .. } => None,
+        });
+        Self {
+            topic: event.map_or_else(|| "".into(), |event| event.topic.clone()),
+            position: delivery.position.clone(),
+            text: protocol::event(delivery).map(Bytes::from),
+            kind: FrameKind::Event {
+                checkpoint: event.and_then(Event::checkpoint).cloned(),
+                xid: event.and_then(|event| event.xid),
+            },
+            change: change.map(Arc::new),
+        }
+    }
+
+    /// The transaction of a change, where the database names it.
+    pub fn xid(&self) -> Option<u64> {
+        match self.kind {
+            FrameKind::Event { xid, .. } => xid,
+            FrameKind::Page(_) => None,
+        }
+    }
+
+    /// Whether it says that its topic must be queried again, whatever a filter makes of it.
+    pub fn is_reload(&self) -> bool {
+        let change = self.change.as_ref();
+        change.is_some_and(|change| change.op == Op::Reload)
+    }
+
+    /// Bytes that it takes in the ring from the beginning.
+    pub fn cost(&self) -> usize {
+        let change = self.change.as_ref().map_or(0, |change| change.cost());
+        FRAME_OVERHEAD + self.text.as_ref().map_or(0, Bytes::len) + change
+    }
+
+    /// What a filter, compiled for `table`, makes of this frame. What is no change of a row passes.
+    pub fn judged(&self, filter: &Predicate, table: &Arc<Table>) -> Verdict {
+        let (Some(change), Some(text)) = (&self.change, &self.text) else {
+            return Verdict::Pass;
+        };
+        // Where transactions have ids, as in PostgreSQL, an insert never replaces a row.
+        let certain = self.xid().is_some();
+        change.judged(text, (filter, certain), table)
+    }
+
+    /// The text for a socket to whom a filter of its own gave this verdict. Each is made at most
+    /// once, and the same bytes serve all sockets.
+    pub fn form(&self, verdict: Verdict) -> Option<Bytes> {
+        let text = self.text.as_ref()?;
+        match (&self.change, verdict) {
+            (_, Verdict::Nothing) => None,
+            (None, _) | (_, Verdict::Pass) => Some(text.clone()),
+            (Some(change), Verdict::Insert) => change.turned(text, Op::Insert),
+            (Some(change), Verdict::Delete) => change.turned(text, Op::Delete),
+            (Some(change), Verdict::Reload) => change.turned(text, Op::Reload),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The test of the tests: the product with a fault built in (src/sabotage.rs), and the checker, which
+//! must find it. `cargo test --features sabotage --test sabotage`
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+#![allow(dead_code, unused_imports)] // what only other tests need
+
+#[path = "checker/mod.rs"]
+mod checker;
+mod support;
+
+use std::time::Duration;
+
+use checker::{
+    Plan, Setup,
+    judge::Class::{
+        self, Crosstalk, Divergence, Duplicate, FalseReset, Loss, Reorder, Stale, Torn,
+    },
+    seed,
+};
+
+/// Runs the checker on a product with this fault; something of these classes must be found.
+async fn catches(fault: &'static str, plan: Plan, classes: &[Class]) {
+    let plan = Plan {
+        sabotage: Some(fault),
+        patience: Duration::from_secs(8),
+        ..plan
+    };
+    println!("ROWCAST_SEED={}", plan.seed);
+    let report = plan.run().await;
+    println!("{fault}: {}: {:?}", report.line, report.verdict.classes());
+    let found = report.verdict.classes();
+    let caught = classes.iter().any(|class| found.contains_key(class));
+    assert!(
+        caught,
+        "{fault} was not caught as {classes:?}\n{}",
+        report.verdict
+    );
+}
+
+/// A short run on SQLite, in which nothing is killed.
+fn sqlite(seconds: u64) -> Plan {
+    Plan {
+        clients: 6,
+        kills: None,
+        ..Plan::of(Setup::Sqlite, seed(), Duration::from_secs(seconds))
+    }
+}
+
+/// The same on PostgreSQL and NATS.
+fn postgres(seconds: u64) -> Plan {
+    Plan {
+        setup: Setup::Postgres,
+        ..sqlite(seconds)
+    }
+}
+
+/// The bus is lost with the first kill.
+fn lost(seconds: u64) -> Plan {
+    Plan {
+        kills: Some(Duration::from_secs(3)),
+        lose_bus: true,
+        ..sqlite(seconds)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_change_confirmed_before_it_is_stored_is_caught() {
+    let plan = Plan {
+        kills: Some(Duration::from_secs(2)),
+        ..postgres(9)
+    };
+    catches("confirm-early", plan, &[Loss, FalseReset]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_reply_before_its_position_is_caught() {
+    catches("reply-before-position", sqlite(6), &[Stale]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn an_event_left_out_is_caught() {
+    catches("skip-event", sqlite(5), &[Loss]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn two_events_that_changed_places_are_caught() {
+    catches("swap-two", sqlite(5), &[Reorder]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_torn_transaction_is_caught() {
+    catches("tear-transaction", postgres(6), &[Torn]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_cursor_off_by_one_is_caught() {
+    catches("cursor-off-by-one", sqlite(6), &[Loss, Duplicate]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn an_epoch_used_again_is_caught() {
+    catches("reuse-epoch", lost(8), &[Divergence]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_reply_to_the_group_is_caught() {
+    catches("reply-to-group", sqlite(5), &[Crosstalk]).await;
+}
+
+/// The scenes of the faults are as such no reason to complain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn without_a_fault_nothing_is_caught() {
+    lost(8).run().await.is_clean();
+}
