@@ -145,7 +145,7 @@ async fn two_hundred_kills_of_the_gateway_lose_nothing_and_repeat_nothing() {
         seen.frames
     );
     assert_eq!(seen.frames, written);
-    assert!(start.elapsed() < Duration::from_secs(120));
+    assert!(start.elapsed() < Duration::from_secs(240));
 }
 
 /// A transaction over many rows that never ends by itself.

@@ -103,7 +103,9 @@ async fn main() {
         resume::run(&mut report).await;
     }
     if plan.wants("query") {
-        query::run(&mut report).await;
+        for sync in [None, Some("always")] {
+            query::run(&mut report, sync).await;
+        }
     }
     if plan.wants("stalled") {
         stalled::run(&mut report).await;

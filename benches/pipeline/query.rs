@@ -7,35 +7,34 @@ use serde_json::json;
 
 use crate::{
     gauges::{Meter, Report},
-    support::stack::Stack,
+    parts::{Parts, named},
 };
 
 /// Queries of each kind.
 const QUERIES: usize = 1000;
 
-const TOPICS: &str = "[[topics]]\ntype = \"t\"\ntable = \"t\"\npush = \"row\"\n";
-
-const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, n bigint NOT NULL, text text);
-    INSERT INTO t SELECT i, i, md5(i::text) FROM generate_series(1, 1000) i;";
-
 /// Measures on a quiet database, one query at a time.
-pub async fn run(report: &mut Report) {
-    let stack = Stack::new(TOPICS, TABLES, 1);
-    let mut socket = stack.gateways[0].socket("").await;
-    let (client, driver) = tokio_postgres::connect(&stack.database.url(), tokio_postgres::NoTls)
+pub async fn run(report: &mut Report, sync: Option<&str>) {
+    let parts = Parts::start(sync);
+    parts.database.sql("CALL fill(2000)");
+    let (producer, gateway) = (parts.produce().await, parts.serve().await);
+    let mut socket = gateway.socket("").await;
+    let (client, driver) = tokio_postgres::connect(&parts.database.url(), tokio_postgres::NoTls)
         .await
         .unwrap();
     tokio::spawn(driver);
     let direct = client
-        .prepare("SELECT id::text, n::text, text FROM t WHERE id = $1")
+        .prepare("SELECT id::text, name, price::text, stock::text, changed::text FROM item WHERE id = $1")
         .await
         .unwrap();
-    let meter = Meter::start(&[stack.gateways[0].pid(), stack.producers[0].pid()]);
+    let meter = Meter::start(&[gateway.pid(), producer.pid(), parts.nats.pid()]);
     let (mut exact, mut plain, mut inexact) = (Vec::new(), Vec::new(), 0);
     for n in 0..QUERIES {
-        let id = 1 + i32::try_from(n).unwrap() % 1000;
+        let id = 1 + i64::try_from(n).unwrap() % 1000;
         let begun = Instant::now();
-        let reply = socket.ask(json!({"type": "t", "rid": n, "id": id})).await;
+        let reply = socket
+            .ask(json!({"type": "item", "rid": n, "id": id}))
+            .await;
         exact.push(begun.elapsed());
         inexact += usize::from(!reply["exact"].is_null());
         let begun = Instant::now();
@@ -44,7 +43,7 @@ pub async fn run(report: &mut Report) {
     }
     exact.sort();
     plain.sort();
-    let part = "exact query, quiet PostgreSQL";
+    let part = format!("exact query, {}", named(sync));
     let ms = |took: Duration| took.as_secs_f64() * 1000.0;
     for (what, index) in [("p50", QUERIES / 2), ("p99", QUERIES * 99 / 100)] {
         let (exact, plain) = (ms(exact[index]), ms(plain[index]));
@@ -53,12 +52,12 @@ pub async fn run(report: &mut Report) {
             exact - plain
         );
         report.add(
-            part,
+            &part,
             what,
             figure,
             if what == "p50" { "≤ +5 ms" } else { "" },
         );
     }
-    report.add(part, "not exact", inexact.to_string(), "0");
-    report.noise(part, &meter.read());
+    report.add(&part, "not exact", inexact.to_string(), "0");
+    report.noise(&part, &meter.read());
 }
