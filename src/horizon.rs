@@ -27,7 +27,7 @@ pub struct Visible {
     /// Those between that were running, ascending.
     pub running: Vec<u64>,
     /// Whether the server has commits wait for standbys: then one may be in the stream long before
-    /// it is visible.
+    /// it is visible. False where nobody has asked.
     pub awaits_standbys: bool,
 }
 
@@ -112,7 +112,7 @@ mod tests {
             assert_eq!(snapshot.sees(xid), seen, "{xid}");
         }
         assert!(visible("7:7:").sees(6) && !visible("7:7:").sees(7));
-        for bad in ["", "7", "7:8", "a:8:", "7:8:x"] {
+        for bad in ["", "7", "7:8", "a:8:", "7:8:x", "7:8:9:9"] {
             assert_eq!(bad.parse::<Visible>(), Err(BadSnapshot), "{bad:?}");
         }
     }

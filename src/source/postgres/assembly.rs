@@ -11,10 +11,11 @@ use super::{
     pgoutput::{self, Old, Tuple},
     place,
     relations::{Relations, Undescribed},
-    snapshot::{self, Snapshot},
+    snapshot,
 };
 use crate::{
     event::{Change, What},
+    horizon::Visible,
     position::Checkpoint,
     row::Row,
     source::Transactions,
@@ -49,7 +50,7 @@ pub enum Skip {
     /// What the bus holds: all up to this place.
     Stored(Checkpoint),
     /// What a snapshot saw, for the history begins with it; up to an LSN that lies behind it.
-    Seen(Snapshot, u64),
+    Seen(Visible, u64),
 }
 
 /// What became of a message.

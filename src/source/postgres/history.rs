@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{place, snapshot::Snapshot};
-use crate::position::Checkpoint;
+use super::place;
+use crate::{horizon::Visible, position::Checkpoint};
 
 /// Where slot and server stand when the slot has become ours.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct Standing {
     /// The server's WAL reaches to here.
     pub insert: u64,
     /// What is visible. All of it lies before `insert`.
-    pub snapshot: Snapshot,
+    pub snapshot: Visible,
 }
 
 /// What a stored checkpoint and a [`Standing`] say together.
@@ -67,7 +67,7 @@ mod tests {
             identity: "0123456789".into(),
             confirmed,
             insert,
-            snapshot: Snapshot::parse("5:5:").unwrap(),
+            snapshot: "5:5:".parse().unwrap(),
         }
     }
 

@@ -16,15 +16,15 @@ use super::{
     publication::{self, Absence},
     refused::Refused,
     slot,
-    snapshot::Snapshot,
     status::SourceStatus,
 };
+use crate::horizon::Visible;
 
 /// What one heartbeat learned.
 #[derive(Debug)]
 pub struct Beat {
     /// What its statement saw.
-    pub snapshot: Snapshot,
+    pub snapshot: Visible,
     /// The server's process works on something that it has not sent yet.
     pub busy: bool,
     /// The partitions of the watched tables that have any, by a fingerprint.
@@ -94,8 +94,9 @@ async fn beat(
         .map_err(|_| Refused::new("the server does not answer"))?;
     let (row, slot, found, standing) = asked?;
     let snapshot: String = row.try_get(0)?;
-    let snapshot = Snapshot::parse(&snapshot)
-        .ok_or_else(|| Refused::new("the server's snapshot is not understood"))?;
+    let snapshot = snapshot
+        .parse()
+        .map_err(|_| Refused::new("the server's snapshot is not understood"))?;
     let busy: Option<bool> = row.try_get(2)?;
     let slot = slot.ok_or_else(|| Refused::new("the replication slot has gone"))?;
     if pid.is_some() && slot.active_pid != pid {

@@ -20,7 +20,6 @@ use super::{
     publication::{self, Absence},
     refused::Refused,
     slot::Claim,
-    snapshot::Snapshot,
 };
 use crate::{
     postgres::{self, Address, Connected, SESSION_OPTIONS, TlsMode},
@@ -199,7 +198,7 @@ async fn stand(
             .and_then(place::parse_lsn)
             .ok_or_else(odd)?,
         insert: place::parse_lsn(&insert).ok_or_else(odd)?,
-        snapshot: Snapshot::parse(&snapshot).ok_or_else(odd)?,
+        snapshot: snapshot.parse().map_err(|_| odd())?,
     };
     Ok((standing, row.try_get(3)?))
 }
