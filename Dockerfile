@@ -18,6 +18,7 @@ RUN mkdir src tests \
     && rm -r src
 COPY src src
 COPY web web
+COPY client client
 COPY migrations migrations
 COPY nats nats
 COPY rowcast.example.toml ./

@@ -3,6 +3,7 @@
 mod gateway;
 mod loops;
 mod nats;
+mod process;
 mod producer;
 mod topics;
 
@@ -71,7 +72,7 @@ impl App {
         let server = tokio::spawn(server);
         let (task_config, task_loops) = (config.clone(), loops.clone());
         let mut going = tokio::spawn(async move {
-            let running = gateway::assemble(task_config, task_loops).await?;
+            let running = gateway::assemble(task_config, task_loops, address).await?;
             door.open(running.edge.clone());
             Ok(running)
         });

@@ -16,6 +16,7 @@ pub mod session;
 
 // floor 2: the loops
 pub mod fanout;
+pub mod pipeline;
 pub mod query;
 pub mod relay;
 
@@ -38,4 +39,5 @@ pub mod predicate;
 pub mod protocol;
 pub mod row;
 pub mod sabotage;
+pub mod status;
 pub mod topic;

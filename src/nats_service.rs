@@ -61,6 +61,11 @@ async fn serve(
         .add(subject)
         .await?;
     while let Some(request) = asked.next().await {
+        let inbox = request.message.reply.as_deref().unwrap_or_default();
+        if !bus.may_answer(inbox) {
+            tracing::warn!("a query was not answered: its reply subject is one of our own");
+            continue;
+        }
         let permit = running.clone().acquire_owned().await?;
         let gateway = gateway.clone();
         tokio::spawn(async move {

@@ -4,8 +4,11 @@
 mod fingerprint;
 mod kind;
 mod nearest;
+mod notation;
+mod schema;
 mod spec;
 mod table;
+mod typescript;
 mod view;
 
 use std::{collections::HashMap, sync::Arc};
@@ -14,6 +17,7 @@ use serde::Deserialize;
 
 pub use kind::Kind;
 pub use nearest::nearest;
+pub use notation::Notation;
 pub use spec::{Shown, TopicSpec};
 pub use table::{Affinity, Collation, Column, Table};
 pub use view::{Base, Order, View, Watch, subselect};
@@ -27,6 +31,16 @@ pub enum Push {
     Row,
     /// The whole default page after a burst of changes.
     Page,
+}
+
+impl Push {
+    /// The word in the configuration and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Row => "row",
+            Self::Page => "page",
+        }
+    }
 }
 
 /// A declared kind of data.

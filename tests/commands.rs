@@ -2,6 +2,7 @@
 
 mod others;
 mod serve;
+mod types;
 
 use crate::support::Ran;
 

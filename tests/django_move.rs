@@ -72,6 +72,12 @@ Visit.objects.create(patient=Patient.objects.create(name='王秀英', age=86), v
     (project, server)
 }
 
+#[test]
+fn the_configuration_that_the_example_runs_with_is_the_one_of_its_page() {
+    let written = fs::read_to_string(example().join("after/rowcast.toml")).unwrap();
+    assert!(written.ends_with(&block("toml")), "{written}");
+}
+
 /// Step 4, to its end.
 fn delete_the_calls(project: &Project) {
     let views = project.folder.join("chat/views.py");

@@ -13,7 +13,8 @@ use rowcast::{
     position::Position,
     protocol::{self, ErrorCode, Failure, Language, Page, Request, ResetReason, Rid},
     row::Rows,
-    topic::is_topic_name,
+    status::Stage,
+    topic::{Topics, is_topic_name},
 };
 use serde_json::{Map, Value as Json, json};
 
@@ -154,7 +155,7 @@ fn written() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("event", protocol::event(&delivery).unwrap()),
         (
             "sys:welcome",
-            protocol::welcome(rid, &cursor, true, 1, (1, 1)),
+            protocol::welcome(rid, &cursor, true, 1, (1, 1), Some(&Topics::default())),
         ),
         ("sys:ok", protocol::ok(rid, &cursor)),
         ("sys:caught_up", protocol::caught_up(&cursor)),
@@ -230,6 +231,20 @@ fn every_event_of_the_bus_is_read() {
             Event::from_application(&text, "fresh".into(), 0).is_ok(),
             "{text}"
         );
+    }
+}
+
+#[test]
+fn every_stage_shown_is_one_that_is_told() {
+    let blocks = blocks(&read("docs/protocol.md"));
+    let answers = blocks.iter().filter(|(info, _)| info == "json answer");
+    let mut answers = answers.filter_map(|(_, text)| serde_json::from_str::<Json>(text).ok());
+    let report = answers.find(|answer| answer["stages"].is_array()).unwrap();
+    let stages = report["stages"].as_array().unwrap();
+    assert_eq!(stages.len(), 4);
+    for shown in stages {
+        let stage: Stage = serde_json::from_value(shown.clone()).unwrap();
+        assert_eq!(serde_json::to_value(stage).unwrap(), *shown);
     }
 }
 
@@ -355,7 +370,7 @@ fn every_metric_is_explained_and_nothing_that_is_none() {
     let metrics = Metrics::default();
     metrics.query("ok");
     metrics.reset("epoch");
-    metrics.close(1012);
+    metrics.close(1012, "");
     metrics.error("bad_json");
     metrics.inexact("late");
     let exposed = metrics.to_text();

@@ -1,6 +1,8 @@
 //! HTTP: the API, the tutorial's trigger views, CORS and the headers.
 
+mod files;
 mod origins;
+mod pipeline;
 mod queries;
 mod stream;
 mod writes;

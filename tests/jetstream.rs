@@ -12,12 +12,13 @@ use async_nats::jetstream;
 use futures_util::{Stream, StreamExt};
 use rowcast::{
     bus::{
-        Bus, Chunk, PublishError, ReadError,
-        jetstream::{Durability, JetStreamBus, JetStreamConfig, Role},
+        Bus, Chunk, Durability, PublishError, ReadError,
+        jetstream::{JetStreamBus, JetStreamConfig, Role},
     },
     event::{Batch, Body, ChangeData, Event, Op},
     metrics::Metrics,
     position::{Checkpoint, Position},
+    status::Report,
 };
 
 use crate::support::{Nats, NatsOptions, in_time, nats::copy, wait_until};
@@ -626,8 +627,39 @@ async fn every_part_does_with_its_permissions() {
         command.answers().await.unwrap();
         command.head().await.unwrap();
     }
+    // A gateway asks how the producer is, and reads the dead letters.
+    let told = bus.tell_status(|| Report {
+        id: "1".into(),
+        process: "the producer".into(),
+        stages: Vec::new(),
+    });
+    let asked = wait_until("an answer of the producer", || async {
+        let mut answers = reader.reports();
+        let patience = Duration::from_millis(300);
+        let answer = tokio::time::timeout(patience, answers.next()).await;
+        answer.ok().flatten()
+    });
+    tokio::select! {
+        () = told => panic!("nobody listens any more"),
+        asked = asked => assert_eq!(asked.process, "the producer"),
+    }
+    let sent = js.publish("rowcast.event.t", "nonsense".into());
+    sent.await.unwrap().await.unwrap();
+    let chunk = in_time("the nonsense", chunks.next())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(chunk.deliveries[0].event.is_none());
+    let letters = wait_until("the dead letter", || async {
+        let found = reader.dead_letters(5).await.unwrap();
+        (found.total > 0).then_some(found.letters)
+    })
+    .await;
+    assert_eq!(letters[0].reason, "not a JSON object");
     for subject in [
         "rowcast.change.t",
+        "$JS.API.STREAM.INFO.ROWCAST_DLQ",
+        "$JS.API.DIRECT.GET.ROWCAST_DLQ",
         "rowcast.dlq.t",
         "$JS.API.STREAM.MSG.GET.ROWCAST",
         "$JS.API.DIRECT.GET.ROWCAST",

@@ -22,6 +22,7 @@ mod jetstream;
 mod joined;
 mod kills;
 mod migrations;
+mod pipeline;
 mod postgres_exact;
 mod postgres_queries;
 mod postgres_source;

@@ -514,6 +514,19 @@ async fn queries_are_asked_over_nats_and_one_gateway_answers() {
         let frame: Json = serde_json::from_slice(&refused.payload).unwrap();
         assert_eq!(frame["type"], "sys:error");
     }
+    // Who may not write into the stream must not have a gateway or a producer do it.
+    let into = "rowcast.event.log";
+    for subject in ["rowcast.query.t", "rowcast.control.status"] {
+        let sent = client.publish_with_reply(subject, into, "{\"id\":1}".into());
+        sent.await.unwrap();
+    }
+    ask("rowcast.query.t", "{\"id\":1}").await;
+    let report = ask("rowcast.control.status", "").await;
+    assert!(String::from_utf8_lossy(&report.payload).contains("stages"));
+    let context = async_nats::jetstream::new(client.clone());
+    let stream = context.get_stream("ROWCAST").await.unwrap();
+    let stored = stream.get_last_raw_message_by_subject(into).await;
+    assert!(stored.is_err(), "{stored:?}");
     let found = ask("$SRV.PING.rowcast", "").await;
     assert!(String::from_utf8_lossy(&found.payload).contains("rowcast"));
 }

@@ -1,265 +1,264 @@
-// One topic as a table that lives: rows come, change and go as their events arrive, and
-// what changed flashes. Values reach the page as text only.
+// One topic as a panel: a live list of the client's, what of it is asked for (filter, order, page),
+// and what is to be said about it.
 
+import { clock, eachPicture, element, shownValue } from "./element.js";
+import { condition, FilterError, parseFilter, toggled } from "./filter.js";
+import { Grid } from "./grid.js";
 import { known, say, sayPlain, translateAll } from "./i18n.js";
-import { Rows } from "./rows.js";
 
-/** Rows in the page at once; more than anybody reads, and cheap to keep in order. */
-const SHOWN_ROWS = 200;
+/** A filter that is being written waits this long for its next letter. */
+const TYPING_MS = 300;
 
-/** Rows and cells that flash at once: each costs the browser work sixty times a second, and
- *  where more has changed than this nobody follows the single ones. */
-const FLASHES = 100;
+/** Rows of a page, where the whole view is too large to be had. */
+const PAGE_SIZE = 50;
 
-/** Creates an element with attributes, `class` among them, and children. */
-export function element(name, attributes = {}, ...children) {
-  const created = document.createElement(name);
-  for (const [attribute, value] of Object.entries(attributes)) created.setAttribute(attribute, value);
-  created.append(...children);
-  return created;
-}
-
-/** The time of day in ms, as it is shown everywhere on the page. */
-export function clock(date = new Date()) {
-  const two = (n) => String(n).padStart(2, "0");
-  const ms = String(date.getMilliseconds()).padStart(3, "0");
-  return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${ms}`;
-}
-
-function shownValue(value) {
-  return value == null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
-}
-
-// Two names for one animation: setting the other restarts it without a forced layout.
-function flash(target, kind) {
-  target.dataset.flash = target.dataset.flash === `${kind}-a` ? `${kind}-b` : `${kind}-a`;
-}
+/** A trigger's row comes within this time, or is not looked for. */
+const REVEAL_MS = 3000;
 
 export class TopicTable {
-  #body = element("tbody");
-  #head = element("tr");
-  #scroll;
+  #rowcast;
+  #told;
+  #list = null;
+  #end = null;
+  #snapshot = null;
+  /** Keys of the page that was shown last, of a topic that pushes pages. */
+  #held = null;
+  #filter = null;
+  #order = [];
+  /** The page in sight, from 1; null where the whole view is here. */
+  #page = null;
+  /** Something of this list has been shown: what was asked for before it stays until then. */
+  #begun = false;
+  #typing = 0;
+  #news = null;
+  #revealUntil = 0;
+  #revealKey = null;
+  #grid;
+  #tellSoon = eachPicture(() => this.#tellNews());
+
   #count = element("span", { class: "count" });
   #inexact = element("span", { class: "inexact", "data-t-label": "table.inexact", "data-t-title": "table.inexact", role: "img", hidden: "" }, "≈");
   #latest = element("button", { type: "button", class: "latest", "data-t-title": "table.latest_title", hidden: "" });
+  #box = element("input", { type: "text", class: "filter", "data-filter": "", "data-t-label": "filter.label", "data-t-placeholder": "filter.placeholder",
+    autocomplete: "off", autocapitalize: "off", spellcheck: "false" });
+  #clear = element("button", { type: "button", class: "quiet icon", "data-t-label": "filter.clear", hidden: "" }, "×");
+  #wrong = element("p", { class: "wrong", role: "alert", hidden: "" });
   #empty = element("p", { class: "empty" });
-  /** The rows in the page, by key: `{ line, row }`. */
-  #lines = new Map();
-  #columns = [];
-  #latestKey = null;
-  #partial = false;
-  /** Rows of the view as the server counts them, where only a page of them is here. */
-  #total = null;
-  #revealUntil = 0;
-  #revealKey = null;
-  /** What came since the page was last brought in line: the last operation on each row … */
-  #touched = new Map();
-  /** … and the last event of all. */
-  #news = null;
-  /** Rendered since the last picture: what comes now waits for the next. */
-  #settling = false;
-  #flashesLeft = FLASHES;
+  #pager = element("div", { class: "pager", hidden: "" });
+  #where = element("span", { class: "muted" });
+  #back = element("button", { type: "button", "data-t": "pager.previous" });
+  #onward = element("button", { type: "button", "data-t": "pager.next" });
 
-  constructor(topic) {
+  /** `on.changed()`: the list has; `on.close()`: the reader has had enough of this table. */
+  constructor(topic, rowcast, on) {
     this.topic = topic;
-    this.rows = new Rows(topic);
+    this.#rowcast = rowcast;
+    this.#told = on.changed;
     const titleId = `title-${topic.type}`;
     const title = element("h2", { id: titleId });
     if (known(`topic.${topic.type}`)) say(title, `topic.${topic.type}`);
     else title.textContent = topic.type;
-    const table = element("table", { "data-topic": topic.type, "data-testid": `table-${topic.type}`, "aria-labelledby": titleId },
-      element("thead", {}, this.#head), this.#body);
-    this.#scroll = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": titleId }, table, this.#empty);
-    this.panel = element("section", { class: "panel topic", "aria-labelledby": titleId, "data-panel": topic.type },
-      element("div", { class: "panel-head" }, title, element("code", { class: "type" }, topic.type), this.#count, this.#inexact, this.#latest),
-      this.#scroll);
-    this.#latest.addEventListener("click", () => {
-      const line = this.#scrollTo(this.#latestKey);
-      if (line) flash(line, "update");
+    this.#grid = new Grid(topic, titleId, {
+      sort: (column, more) => this.#sort(column, more),
+      pick: (column, value) => this.#setFilter(toggled(this.#box.value, condition(column, value))),
     });
-    this.#body.addEventListener("animationend", ({ target }) => delete target.dataset.flash);
-    this.describe(topic);
+    this.#grid.box.append(this.#empty);
+    const shut = element("button", { type: "button", class: "quiet icon shut", "data-t-label": "table.close", "data-t-title": "table.close" }, "×");
+    shut.addEventListener("click", on.close);
+    this.#pager.append(this.#back, this.#where, this.#onward);
+    this.panel = element("section", { class: "panel topic", "aria-labelledby": titleId, "data-panel": topic.type },
+      element("div", { class: "panel-head" }, title, element("code", { class: "type" }, topic.type), this.#count, this.#inexact,
+        element("div", { class: "filter-box" }, this.#box, this.#clear), this.#latest, shut),
+      this.#wrong, this.#grid.box, this.#pager);
+    this.#listen();
     say(this.#empty, "table.loading");
     translateAll(this.panel);
+    this.#grid.setOrder(topic.order ?? []);
+    this.#read();
   }
 
-  /** Takes the topic's definition anew: columns come and go with the table's. */
+  #listen() {
+    this.#latest.addEventListener("click", () => this.#grid.reveal(this.#latest.dataset.key, true));
+    this.#box.addEventListener("input", () => {
+      clearTimeout(this.#typing);
+      this.#typing = setTimeout(() => this.#setFilter(this.#box.value), TYPING_MS);
+    });
+    this.#box.addEventListener("keydown", ({ key, isComposing }) => {
+      if (key === "Enter" && !isComposing) this.#setFilter(this.#box.value);
+      else if (key === "Escape" && this.#box.value) this.#setFilter("");
+    });
+    this.#clear.addEventListener("click", () => {
+      this.#setFilter("");
+      this.#box.focus();
+    });
+    this.#back.addEventListener("click", () => this.#turn(-1));
+    this.#onward.addEventListener("click", () => this.#turn(1));
+  }
+
+  /** Gives the list up. */
+  close() {
+    clearTimeout(this.#typing);
+    this.#end?.();
+  }
+
+  /** Whether the rows in sight are the view's. */
+  get live() {
+    return this.#snapshot?.status === "live";
+  }
+
+  /** Whether there is nothing to wait for: the rows are the view's, or refused. */
+  get settled() {
+    return this.live || this.#snapshot?.status === "error";
+  }
+
+  get #size() {
+    return this.topic.push === "page" ? this.topic.page_size : PAGE_SIZE;
+  }
+
+  get rowCount() {
+    return this.#snapshot?.page?.total ?? this.#snapshot?.rows.length ?? 0;
+  }
+
+  pause(paused) {
+    this.#grid.pause(paused);
+  }
+
+  /** Takes the topic's definition anew. */
   describe(topic) {
     this.topic = topic;
-    this.rows.describe(topic);
-    this.#setColumns(topic.columns ?? []);
+    this.#grid.describe(topic);
   }
 
-  #setColumns(columns) {
-    if (columns.join("\n") === this.#columns.join("\n")) return;
-    this.#columns = columns;
-    const key = new Set(this.topic.key);
-    this.#head.replaceChildren(...columns.map((column) =>
-      element("th", { scope: "col", ...(key.has(column) ? { class: "key" } : {}) }, column)));
-    this.#body.replaceChildren();
-    this.#lines.clear();
+  /** An event of this topic has come; the list has it, or will have it in a moment. */
+  touch({ op, key }) {
+    const rowKey = key && op !== "truncate" ? this.#grid.keyOf(key) : null;
+    if (rowKey && op !== "delete") this.#grid.touch(rowKey, op);
+    this.#news = { op, key: key ? (this.topic.key ?? []).map((column) => `${column}=${shownValue(key[column])}`).join(" ") : "", rowKey, at: new Date() };
+    if (op === "insert" && performance.now() < this.#revealUntil) this.#revealKey = rowKey;
+    this.#tellSoon();
   }
 
-  /** The request whose reply fills this table. */
-  get request() {
-    const { type, push } = this.topic;
-    return push === "row" && !this.#partial ? { type, params: { all: true } } : { type };
-  }
-
-  /** The whole view could not be had; the first page stands for it. Returns whether that is news. */
-  settleForPage() {
-    const news = this.topic.push === "row" && !this.#partial;
-    this.#partial = true;
-    return news;
-  }
-
-  /** Takes a reply, or a page that was pushed. Rows that were there before flash where they differ. */
-  replace(frame) {
-    const again = this.#lines.size > 0;
-    if (!this.rows.replace(frame)) return;
-    if (!this.#columns.length && frame.data?.length) this.#setColumns(Object.keys(frame.data[0]));
-    this.#total = frame.page?.total ?? null;
-    this.#inexact.hidden = frame.exact !== false;
-    this.#render(again);
-  }
-
-  /** Applies an event of this topic. */
-  apply(event) {
-    this.rows.apply(event);
-    const lineKey = event.key && event.op !== "truncate" ? this.rows.keyOf(event.key) : null;
-    if (lineKey) this.#touched.set(lineKey, event.op);
-    this.#news = { op: event.op, key: lineKey ? this.#keyText(event.key) : "", lineKey, time: clock() };
-    if (event.op === "insert" && performance.now() < this.#revealUntil) {
-      this.#revealUntil = 0;
-      this.#revealKey = lineKey;
-    }
-    this.#renderSoon();
-  }
-
-  /** Puts in or takes out one row that was asked for by its key. */
-  settle(key, row) {
-    if (row) this.rows.put(row);
-    else this.rows.remove(this.rows.keyOf(key));
-    this.#render(true);
-  }
-
-  /** Scrolls the next inserted row into view, if it comes within a moment: the reader asked for it. */
+  /** Scrolls the next inserted row into sight, if it comes within a moment: the reader asked for it. */
   revealNext() {
-    this.#revealUntil = performance.now() + 3000;
+    this.#revealUntil = performance.now() + REVEAL_MS;
   }
 
-  /** Says why there is nothing to show. */
-  fail({ code, msg }) {
-    say(this.#empty, "table.error", { code, msg: msg ?? "" });
-    this.#empty.hidden = false;
-  }
+  // === what is asked for ===
 
-  #keyText(key) {
-    return this.topic.key.map((column) => `${column}=${shownValue(key[column])}`).join(" ");
-  }
-
-  // The first event shows at once; those on its heels show together with the next picture, so
-  // that a burst of a thousand costs some renderings and not a thousand.
-  #renderSoon() {
-    if (this.#settling) return;
-    this.#render(true);
-    this.#settle();
-  }
-
-  #settle() {
-    this.#settling = true;
-    requestAnimationFrame(() => {
-      this.#settling = false;
-      if (this.#news) this.#renderSoon();
+  #read() {
+    this.#end?.();
+    this.#snapshot = null;
+    this.#grid.setOrder(this.#order.length ? this.#order : this.topic.order ?? []);
+    const params = {};
+    if (this.#filter) params.filter = this.#filter;
+    if (this.#order.length) params.order = this.#order;
+    if (this.#page) Object.assign(params, { page: this.#page, size: this.#size });
+    const list = this.#rowcast.live(this.topic.type, params);
+    this.#list = list;
+    this.#begun = false;
+    this.#end = list.subscribe(() => {
+      if (this.#list === list) this.#changed(list.snapshot());
     });
+  }
+
+  #changed(snapshot) {
+    this.#snapshot = snapshot;
+    const { rows, status, error, page, exact } = snapshot;
+    if (error && !this.#page && error.detail?.startsWith("params.all")) {
+      this.#page = 1; // More than can be held: page by page.
+      this.#read();
+      return;
+    }
+    this.#tellError(error);
+    // What was asked before stays in sight until there is something in its place.
+    if (status === "loading" || (status === "stale" && !rows.length)) return;
+    if (!this.#begun) this.#grid.begin();
+    else if (this.topic.push === "page") this.#touchArrivals(rows);
+    this.#begun = true;
+    this.#held = this.topic.push === "page" ? new Set(rows.map((row) => this.#grid.keyOf(row))) : null;
+    if (!this.#grid.columns.length && rows.length) this.#grid.setColumns(Object.keys(rows[0]));
+    this.#grid.show(rows);
+    this.#inexact.hidden = exact;
+    this.panel.dataset.status = status;
+    this.#tellCount(rows.length, page, status);
+    if (this.#revealKey && this.#grid.reveal(this.#revealKey)) this.#revealKey = null;
+    this.#told();
+  }
+
+  // A page that is pushed names no rows: those that it did not have before are the new ones.
+  #touchArrivals(rows) {
+    for (const key of rows.map((row) => this.#grid.keyOf(row))) if (!this.#held.has(key)) this.#grid.touch(key, "insert");
+  }
+
+  #setFilter(written) {
+    clearTimeout(this.#typing);
+    this.#box.value = written;
+    this.#clear.hidden = !written;
+    let filter;
+    try {
+      filter = parseFilter(written, this.topic);
+    } catch (error) {
+      if (!(error instanceof FilterError)) throw error;
+      say(this.#wrong, error.key, error.params);
+      this.#wrong.hidden = false;
+      return;
+    }
+    this.#wrong.hidden = true;
+    if (JSON.stringify(filter) === JSON.stringify(this.#filter)) return;
+    this.#filter = filter;
+    if (this.#page) this.#page = null; // What is left may fit.
+    this.#read();
+  }
+
+  // A header in turn: up, down, and the topic's own order again.
+  #sort(column, more) {
+    const before = this.#order.find((by) => by === column || by === `${column} desc`);
+    const after = { undefined: [column], [column]: [`${column} desc`] }[before] ?? [];
+    this.#order = more ? [...this.#order.filter((by) => by !== before), ...after] : after;
+    if (this.#page) this.#page = 1;
+    this.#read();
+  }
+
+  #turn(step) {
+    this.#page = Math.max(1, (this.#page ?? 1) + step);
+    if (this.#page === 1 && this.topic.push === "page") this.#page = null; // The page that is pushed.
+    this.#read();
+  }
+
+  // === what is said ===
+
+  #tellError(error) {
+    if (!error) {
+      if (this.#wrong.dataset.t === "table.error") this.#wrong.hidden = true;
+      return;
+    }
+    say(this.#wrong, "table.error", { code: error.code, msg: error.detail ?? error.message });
+    this.#wrong.hidden = false;
+    this.#empty.hidden = true;
+  }
+
+  #tellCount(n, page, status) {
+    const total = page?.total ?? n;
+    say(this.#count, this.#filter ? "table.matching" : "table.rows", { n: total });
+    this.#empty.hidden = n > 0 || status === "error";
+    say(this.#empty, this.#filter ? "table.none_match" : "table.empty");
+    this.#pager.hidden = !this.#page && n >= total;
+    if (this.#pager.hidden) return;
+    const [at, size] = [this.#page ?? 1, this.#size];
+    const pages = Math.max(1, Math.ceil(total / size));
+    say(this.#where, "pager.where", { page: at, pages, from: n ? (at - 1) * size + 1 : 0, to: (at - 1) * size + n });
+    this.#back.disabled = at <= 1;
+    this.#onward.disabled = at >= pages;
+    if (at > pages) this.#turn(pages - at); // The last page has gone.
   }
 
   #tellNews() {
     if (!this.#news) return;
-    const { op, key, lineKey, time } = this.#news;
+    const { op, key, rowKey, at } = this.#news;
     this.#news = null;
-    this.#latestKey = lineKey;
     this.#latest.hidden = false;
     this.#latest.dataset.op = op;
-    say(this.#latest, "table.latest", { op: { t: `op.${op}` }, key, time });
-  }
-
-  #scrollTo(key) {
-    const line = this.#lines.get(key)?.line;
-    if (!line) return null;
-    // Only inside the panel: a page that jumps is worse than a row out of sight.
-    const top = line.offsetTop - this.#head.offsetHeight;
-    const bottom = line.offsetTop + line.offsetHeight;
-    if (top < this.#scroll.scrollTop) this.#scroll.scrollTop = top;
-    else if (bottom > this.#scroll.scrollTop + this.#scroll.clientHeight) this.#scroll.scrollTop = bottom - this.#scroll.clientHeight;
-    return line;
-  }
-
-  // Brings the page in line with the first rows. With `flashing`, what is new or differs
-  // flashes; a touched row flashes in any case: its event came, even if it altered nothing.
-  #render(flashing) {
-    const shown = this.rows.sorted.slice(0, SHOWN_ROWS);
-    const keys = new Set(shown.map(({ key }) => key));
-    this.#flashesLeft = FLASHES - this.#body.querySelectorAll("[data-flash]").length;
-    for (const [key, { line }] of this.#lines) {
-      if (!keys.has(key)) {
-        line.remove();
-        this.#lines.delete(key);
-      }
-    }
-    let next = this.#body.firstElementChild;
-    for (const { key, row } of shown) {
-      const present = this.#lines.get(key);
-      const line = present?.line ?? this.#newLine(key);
-      if (line === next) next = next.nextElementSibling;
-      else this.#body.insertBefore(line, next);
-      if (present?.row !== row) {
-        this.#fill(line, row, present?.row, flashing);
-        this.#lines.set(key, { line, row });
-        const op = this.#touched.get(key);
-        if (flashing && (!present || op)) this.#flash(line, present || op === "update" ? "update" : "insert");
-      }
-    }
-    this.#touched.clear();
-    this.#tellNews();
-    this.#tellCount(shown.length);
-    if (this.#revealKey) this.#scrollTo(this.#revealKey);
-    this.#revealKey = null;
-  }
-
-  #flash(target, kind) {
-    if (!target.dataset.flash && this.#flashesLeft-- <= 0) return;
-    flash(target, kind);
-  }
-
-  #newLine(key) {
-    const keys = new Set(this.topic.key);
-    return element("tr", { "data-key": key }, ...this.#columns.map((column) =>
-      element("td", { "data-column": column, ...(keys.has(column) ? { class: "key" } : {}) })));
-  }
-
-  #fill(line, row, before, flashing) {
-    for (const cell of line.children) {
-      const value = row[cell.dataset.column];
-      const shown = shownValue(value);
-      if (before && cell.textContent === shown && cell.hasAttribute("data-null") === (value == null)) continue;
-      cell.textContent = shown;
-      cell.toggleAttribute("data-null", value == null);
-      // Long values are cut by the style sheet; the pointer shows them whole.
-      if (shown.length > 24) cell.title = shown;
-      else cell.removeAttribute("title");
-      if (before && flashing) this.#flash(cell, "cell");
-    }
-  }
-
-  #tellCount(shown) {
-    const n = this.rows.sorted.length;
-    if (this.topic.push === "page" && this.#total > shown) say(this.#count, "table.shown", { n: this.#total, shown });
-    else if (this.#partial) say(this.#count, "table.partial", { n });
-    else if (shown < n) say(this.#count, "table.shown", { n, shown });
-    else if (this.rows.fresh) say(this.#count, "table.rows", { n });
-    else sayPlain(this.#count, "");
-    this.#empty.hidden = n > 0;
-    if (this.rows.fresh) say(this.#empty, "table.empty");
+    this.#latest.dataset.key = rowKey ?? "";
+    say(this.#latest, "table.latest", { op: { t: `op.${op}` }, key, time: clock(at) });
   }
 }

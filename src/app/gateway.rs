@@ -1,7 +1,7 @@
 //! A gateway, put together: from a configuration to running loops, as soon as database and bus are
 //! there.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use tokio::task::JoinHandle;
@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{
     loops::{self, Loops},
-    nats, topics,
+    nats, process, topics,
 };
 use crate::{
     bus::{Bus, Head, ReadError, embedded::EmbeddedBus, jetstream::Role},
@@ -19,6 +19,7 @@ use crate::{
     http::{self, Demo, Edge, Origins},
     metrics::Part,
     nats_service,
+    pipeline::{self, Serving},
     position::Position,
     protocol::GROUP,
     ring::Ring,
@@ -57,7 +58,11 @@ pub(super) struct Running {
 ///
 /// # Errors
 /// What no waiting will mend, and what to do about it.
-pub(super) async fn assemble(config: Config, loops: Loops) -> anyhow::Result<Running> {
+pub(super) async fn assemble(
+    config: Config,
+    loops: Loops,
+    address: SocketAddr,
+) -> anyhow::Result<Running> {
     match &config.bus.url {
         BusUrl::Embedded => {
             let created = create(&config)?;
@@ -67,7 +72,7 @@ pub(super) async fn assemble(config: Config, loops: Loops) -> anyhow::Result<Run
                 info!(database = %config.database.url, "created the database with the demo");
             }
             let (relay, waker) = loops.relay(&config, &bus, &topics);
-            let edge = edge(&config, &loops, &topics, bus.clone(), waker).await?;
+            let edge = edge(&config, &loops, &topics, bus.clone(), (address, waker)).await?;
             let running = Running {
                 edge,
                 relay: Some((relay, bus)),
@@ -80,7 +85,8 @@ pub(super) async fn assemble(config: Config, loops: Loops) -> anyhow::Result<Run
             let topics = resolved(&config, &loops).await?;
             let metrics = &loops.metrics;
             let bus = nats::connect(&config, servers, Role::Gateway, &topics, metrics).await?;
-            let edge = edge(&config, &loops, &topics, bus.clone(), None).await?;
+            let at = (address, None);
+            let edge = edge(&config, &loops, &topics, bus.clone(), at).await?;
             passed_on(&bus, &edge.gateway.ring).await;
             tokio::spawn(nats::tell_durability(bus.clone()));
             tokio::spawn(nats::compare(bus.clone(), topics, loops.clone()));
@@ -88,8 +94,11 @@ pub(super) async fn assemble(config: Config, loops: Loops) -> anyhow::Result<Run
             let gateway = edge.gateway.clone();
             let queries = nats_service::run(bus.clone(), gateway, stop);
             loops.spawn("queries over NATS", queries);
+            let told = bus.clone();
             let refreshes = nats::refreshes(bus, edge.pages.clone(), loops.clone());
             loops.spawn("refreshes", refreshes);
+            let process = edge.pipeline.process().clone();
+            loops.spawn("status", nats::tell_status(told, process, loops.clone()));
             Ok(Running { edge, relay: None })
         }
     }
@@ -122,13 +131,20 @@ async fn edge(
     loops: &Loops,
     topics: &Topics,
     bus: impl Bus,
-    waker: Option<Waker>,
+    (address, waker): (SocketAddr, Option<Waker>),
 ) -> anyhow::Result<Arc<Edge>> {
     let from = fanout::checked(&bus, warm(&head(&bus, loops).await)).await;
     let ring = Ring::new(from.clone(), config.server.ring_max_bytes);
     let pages = Pages::new(topics.clone());
     let queries = loops.queries(config);
     loops.fanout(silence(config), &bus, from, &ring, &pages, &queries);
+    let group = Group::new(GROUP, config.server.max_connections);
+    let serving = Serving {
+        ring: ring.clone(),
+        group: group.clone(),
+    };
+    let reads = matches!(config.bus.url, BusUrl::Embedded);
+    let process = process::gateway(config, loops, address, reads, serving);
     let gateway = Arc::new(Gateway {
         topics: topics.clone(),
         filters: Filters::new(ring.clone(), queries.clone()),
@@ -136,13 +152,14 @@ async fn edge(
         ring,
         pages: pages.clone(),
         queries,
-        group: Group::new(GROUP, config.server.max_connections),
+        group,
         metrics: loops.metrics.clone(),
         health: loops.health.clone(),
         config: sessions(&config.server),
         stop: loops.stops.sessions.clone(),
     });
     Ok(Arc::new(Edge {
+        pipeline: pipeline::serve(bus.clone(), process),
         publisher: fanout::serve_publisher(bus, loops.metrics.clone()),
         pages,
         demo: demo(config, waker)?,

@@ -44,13 +44,25 @@ pub(super) struct Stops {
 }
 
 /// What the loops are started with, beside what they connect.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Loops {
     pub stops: Stops,
     pub health: Health,
     pub metrics: Metrics,
     /// Cancelled when a loop has panicked: the process is no use without it.
     pub failed: CancellationToken,
+}
+
+impl Default for Loops {
+    fn default() -> Self {
+        let metrics = Metrics::default();
+        Self {
+            stops: Stops::default(),
+            health: Health::telling(metrics.incidents().clone()),
+            metrics,
+            failed: CancellationToken::new(),
+        }
+    }
 }
 
 impl Loops {
@@ -69,7 +81,8 @@ impl Loops {
         })
     }
 
-    fn both(&self) -> (Health, Metrics) {
+    /// What every loop tells how it is.
+    pub fn both(&self) -> (Health, Metrics) {
         (self.health.clone(), self.metrics.clone())
     }
 

@@ -1,7 +1,7 @@
-//! What a process does over NATS beside the stream: it says how durable the bus is, compares topic
-//! definitions with the producer's, and passes refreshes on to all gateways.
+//! What a process does over NATS beside the stream: it says how durable the bus is and how it is
+//! itself, compares topic definitions with the producer's, and passes refreshes on to all gateways.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
 use bytes::Bytes;
@@ -13,12 +13,13 @@ use tracing::{info, warn};
 use super::loops::Loops;
 use crate::{
     bus::{
-        Bus,
-        jetstream::{Durability, JetStreamBus, JetStreamConfig, Role},
+        Bus, Durability,
+        jetstream::{JetStreamBus, JetStreamConfig, Role},
     },
     config::{Config, Servers},
     fanout::Pages,
     metrics::Metrics,
+    pipeline::Process,
     topic::Topics,
 };
 
@@ -102,6 +103,15 @@ pub(super) async fn tell_durability(bus: JetStreamBus) {
              NATS server `sync_interval: always` and name its monitoring URL in bus.monitor, or \
              keep three replicas"
         ),
+    }
+}
+
+/// Answers other processes that ask how this one is.
+pub(super) async fn tell_status(bus: JetStreamBus, process: Arc<Process>, loops: Loops) {
+    tokio::select! {
+        () = loops.stops.fanout.cancelled() => {}
+        () = loops.stops.relay.cancelled(), if process.serving.is_none() => {}
+        () = bus.tell_status(|| process.report()) => {}
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::bail;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{bind, gateway::resolved, loops::Loops, nats};
+use super::{bind, gateway::resolved, loops::Loops, nats, process};
 use crate::{
     bus::jetstream::Role,
     config::{BusUrl, Config},
@@ -48,12 +48,15 @@ impl Producer {
             let door = Door::of_producer(health, metrics, config.server.language);
             tokio::spawn(http::serve(listener, door, loops.stops.accept.clone()));
         }
+        let process = process::producer(config, &loops, address);
         let (task_config, task_loops) = (config.clone(), loops.clone());
         let going = tokio::spawn(async move {
             let topics = resolved(&task_config, &task_loops).await?;
             let (role, metrics) = (Role::Producer, &task_loops.metrics);
             let bus = nats::connect(&task_config, &servers, role, &topics, metrics).await?;
             tokio::spawn(nats::tell_durability(bus.clone()));
+            let told = nats::tell_status(bus.clone(), process, task_loops.clone());
+            task_loops.spawn("status", told);
             let (relay, _) = task_loops.relay(&task_config, &bus, &topics);
             Ok(relay.await?)
         });

@@ -14,7 +14,7 @@ use futures_util::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::log::Log;
-use super::{Bus, Chunk, Head, PublishError, Published, ReadError};
+use super::{Bus, Chunk, Durability, Head, PublishError, Published, ReadError};
 use crate::{
     event::{Batch, Delivery},
     position::{Checkpoint, Position},
@@ -69,6 +69,7 @@ pub struct EmbeddedBus {
     reader: Arc<Mutex<Log>>,
     /// Where answers to marks are told.
     marks: Arc<Mutex<Option<Answers>>>,
+    name: Arc<str>,
     /// Held as long as any handle lives, so that no second process opens the file.
     _lock: Arc<File>,
 }
@@ -97,6 +98,8 @@ impl EmbeddedBus {
         let reader = Log::open(&config.path).map_err(&file)?;
         let (sender, head) = watch::channel(log.head().map_err(&file)?);
         let (writer, queue) = mpsc::channel(WRITER_QUEUE);
+        let name = config.path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into();
         let config = config.clone();
         std::thread::Builder::new()
             .name("bus-writer".to_owned())
@@ -107,6 +110,7 @@ impl EmbeddedBus {
             head,
             reader: Arc::new(Mutex::new(reader)),
             marks: Arc::default(),
+            name,
             _lock: Arc::new(lock),
         })
     }
@@ -286,5 +290,13 @@ impl Bus for EmbeddedBus {
 
     async fn head(&self) -> Result<Head, ReadError> {
         Ok(self.head.borrow().clone())
+    }
+
+    fn describe(&self) -> String {
+        format!("embedded {}", self.name)
+    }
+
+    async fn durability(&self) -> Durability {
+        Durability::Fsynced
     }
 }

@@ -10,6 +10,7 @@ mod dead;
 mod decode;
 mod durability;
 mod follow;
+mod letters;
 mod look;
 mod marks;
 mod outgoing;
@@ -17,26 +18,28 @@ mod pull;
 mod range;
 mod read;
 mod record;
+mod status;
 mod stream;
 mod writer;
 
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
-    sync::{Arc, Mutex as SyncMutex, PoisonError},
+    sync::{Arc, Mutex as SyncMutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use futures_util::Stream;
 use tokio::sync::{Mutex, Semaphore};
 
-pub use self::{connect::ConnectError, durability::Durability};
+pub use self::connect::ConnectError;
 use self::{connect::Connection, follow::Follower, look::Look, stream::Ready, writer::Claim};
-use super::{Bus, Chunk, Head, PublishError, Published, ReadError};
+use super::{Bus, Chunk, DeadLetters, Durability, Head, PublishError, Published, ReadError};
 use crate::{
     event::{Batch, Delivery},
     metrics::Metrics,
     position::{Checkpoint, Epoch, Position},
+    status::Report,
 };
 
 /// What went wrong, as a text.
@@ -148,6 +151,8 @@ pub struct Shared {
     /// The fingerprints as found by the last claim.
     declared: SyncMutex<HashMap<String, String>>,
     dead: dead::Dead,
+    /// Where other processes answer how they are.
+    inbox: OnceLock<String>,
 }
 
 /// Enough of a [`Look`] to answer reads of what is old.
@@ -218,6 +223,7 @@ impl JetStreamBus {
             known: SyncMutex::default(),
             declared: SyncMutex::default(),
             dead,
+            inbox: OnceLock::new(),
             config,
         }));
         let weak = Arc::downgrade(&bus.0);
@@ -313,5 +319,23 @@ impl Bus for JetStreamBus {
 
     async fn head(&self) -> Result<Head, ReadError> {
         self.look().await.map(|look| look.head())
+    }
+
+    fn describe(&self) -> String {
+        format!("nats {}", self.connection.servers())
+    }
+
+    async fn durability(&self) -> Durability {
+        self.worth().await
+    }
+
+    fn reports(&self) -> impl Stream<Item = Report> + Send + Unpin + 'static {
+        self.asked_status()
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<DeadLetters, ReadError> {
+        self.newest_letters(limit)
+            .await
+            .map_err(ReadError::Unavailable)
     }
 }

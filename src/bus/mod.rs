@@ -5,11 +5,12 @@ pub mod jetstream;
 
 use std::{future::Future, sync::Arc};
 
-use futures_util::Stream;
+use futures_util::{Stream, stream};
 
 use crate::{
     event::{Batch, Delivery},
     position::{Checkpoint, Position},
+    status::Report,
 };
 
 /// What the bus holds at one moment.
@@ -79,6 +80,64 @@ pub enum ReadError {
     /// The bus cannot be reached now. Try again.
     #[error("the bus cannot be read: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// How far an acknowledged event is safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is on the disk.
+    Fsynced,
+    /// Three servers or more hold it.
+    Replicated,
+    /// One server holds it, and writes it to the disk some time later: a power failure may take
+    /// it back. Also where it is not known.
+    Buffered,
+}
+
+impl Durability {
+    /// The word of the log, of `rowcast check` and of `/api/pipeline`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fsynced => "fsynced",
+            Self::Replicated => "replicated",
+            Self::Buffered => "buffered",
+        }
+    }
+}
+
+/// A message of an application that no reader understands, as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeadLetter {
+    /// Its number among the dead letters.
+    pub seq: u64,
+    /// When it was put there, Unix milliseconds.
+    pub at_ms: i64,
+    /// The subject to which it was published.
+    pub subject: String,
+    /// The topic that this subject names.
+    pub topic: String,
+    /// Why it is no event.
+    pub reason: String,
+    /// Its offset on the bus.
+    pub of: Option<u64>,
+    /// Bytes of its body, as kept.
+    pub size: usize,
+    /// Its body's first [`LETTER_CHARS`] characters; what is no UTF-8 is replaced.
+    pub text: String,
+}
+
+/// The most characters of a [`DeadLetter`] that are read out.
+pub const LETTER_CHARS: usize = 2000;
+
+/// Dead letters, newest first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DeadLetters {
+    /// Some of them.
+    pub letters: Vec<DeadLetter>,
+    /// How many there are.
+    pub total: u64,
+    /// Whether this bus keeps any: where nobody else publishes, nothing can become one.
+    pub kept: bool,
 }
 
 /// One total order of events, kept for a window of time and size.
@@ -170,4 +229,37 @@ pub trait Bus: Clone + Send + Sync + 'static {
     /// # Cancel safety
     /// Cancel safe.
     fn head(&self) -> impl Future<Output = Result<Head, ReadError>> + Send;
+
+    /// Kind and place of the bus for a person, such as `nats host:4222`: no user, no password.
+    fn describe(&self) -> String;
+
+    /// What an acknowledgement is worth. May take seconds.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    fn durability(&self) -> impl Future<Output = Durability> + Send;
+
+    /// Asks the processes on this bus how they are: their answers as they come, in any order, and
+    /// those of who is asked itself among them. Who has asked decides how long to wait. It ends
+    /// where nobody can be asked, as on a bus of one process.
+    ///
+    /// # Cancel safety
+    /// Dropping the stream ends it; polling it is cancel safe.
+    fn reports(&self) -> impl Stream<Item = Report> + Send + Unpin + 'static {
+        stream::empty()
+    }
+
+    /// The newest dead letters, at most `limit`.
+    ///
+    /// # Errors
+    /// [`ReadError::Unavailable`] only.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    fn dead_letters(
+        &self,
+        _limit: usize,
+    ) -> impl Future<Output = Result<DeadLetters, ReadError>> + Send {
+        std::future::ready(Ok(DeadLetters::default()))
+    }
 }

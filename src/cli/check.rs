@@ -7,10 +7,7 @@ use std::error::Error;
 
 use crate::{
     app,
-    bus::{
-        Bus, embedded,
-        jetstream::{Durability, JetStreamBus},
-    },
+    bus::{Bus, Durability, embedded, jetstream::JetStreamBus},
     config::{BusUrl, Config, ConfigError, DatabaseUrl, Servers},
 };
 

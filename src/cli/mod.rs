@@ -9,17 +9,23 @@ mod remove;
 mod run;
 mod serve;
 mod tail;
+mod types;
 
 pub use run::run;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{
+    Args, CommandFactory, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+    error::ErrorKind,
+};
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
     config::{Config, Overrides},
     position::Position,
+    topic::Notation,
 };
 
 const EXAMPLES: &str = "\
@@ -29,6 +35,7 @@ Examples:
   rowcast check                             is everything in place, and if not, what to do
   rowcast --listen 127.0.0.1:0              serve on a port that is free
   rowcast query patient --id 1              one reply frame on standard output
+  rowcast types > src/topics.ts             the rows of all topics for TypeScript
   rowcast produce --database postgres://rowcast@db/care --bus nats://nats:4222
                                             publish a PostgreSQL's changes to NATS
 
@@ -50,6 +57,14 @@ Examples:
   rowcast query visit --params '{\"size\":5}'
 
 The reply is the frame that a browser gets. A refused query is a sys:error frame and exit code 1.";
+
+const TYPES_NOTES: &str = "\
+Reads the tables as they are now. In TypeScript each topic has an interface for its rows, and Topics
+maps the types on the wire to them: connect<Topics>() of rowcast.js is typed by it. A running
+gateway answers the same at /api/types?lang=ts.
+
+Example:
+  rowcast types > src/topics.ts";
 
 const INIT_NOTES: &str = "\
 Reads the database that --database names and writes one topic a table to --config, by default
@@ -97,6 +112,8 @@ pub enum Command {
     Publish(Publish),
     /// Print events as they come, one frame a line
     Tail(Tail),
+    /// Print the topics' rows as types, for TypeScript or as JSON Schema
+    Types(Types),
     /// Check every precondition and say how to mend what is not met
     Check,
     /// Look at a database and write a commented rowcast.toml for it
@@ -194,6 +211,15 @@ pub struct Tail {
     /// A running gateway to listen to [default: straight from NATS, or server.listen]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+}
+
+/// Flags of `rowcast types`.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[command(after_help = TYPES_NOTES)]
+pub struct Types {
+    /// TypeScript, or one JSON Schema document
+    #[arg(long, default_value = Notation::NAMES[0], value_parser = notation())]
+    pub lang: Notation,
 }
 
 /// What to do about a NATS that cannot be used.
@@ -329,6 +355,11 @@ fn read_object(text: &str) -> Result<Map<String, Json>, String> {
 
 fn read_json(text: &str) -> Result<Json, String> {
     serde_json::from_str(text).map_err(|err| format!("JSON is needed, a text in quotes: {err}"))
+}
+
+fn notation() -> impl TypedValueParser<Value = Notation> {
+    let named = PossibleValuesParser::new(Notation::NAMES);
+    named.try_map(|name| Notation::parse(&name).ok_or("no such notation"))
 }
 
 /// Where a command finds the gateway.

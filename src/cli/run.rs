@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::{Cli, Command, Exit, check, init, produce, publish, query, remove, serve, tail};
+use super::{Cli, Command, Exit, check, init, produce, publish, query, remove, serve, tail, types};
 use crate::{
     config::{self, Config, ConfigError},
     telemetry,
@@ -44,6 +44,7 @@ fn with(command: &Command, config: &Config) -> anyhow::Result<Exit> {
         Command::Produce(_) => runtime.block_on(produce::run(config)),
         Command::Publish(asked) => runtime.block_on(publish::run(config, asked)),
         Command::Tail(asked) => runtime.block_on(tail::run(config, asked)),
+        Command::Types(asked) => runtime.block_on(types::run(config, asked)),
         Command::Query(asked) => runtime.block_on(query::run(config, asked)),
         Command::Check => runtime.block_on(check::run(config)),
         Command::Remove => runtime.block_on(remove::run(config)),

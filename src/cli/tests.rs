@@ -70,6 +70,8 @@ fn wrong_usage_is_64_and_help_is_fine() {
         "query a --filter 1",
         "query a --id 1 --page 2",
         "query a --params {} --all",
+        "types a",
+        "types --lang rust",
     ] {
         assert_eq!(line(text), Err(Exit::Usage), "{text}");
     }
@@ -78,6 +80,7 @@ fn wrong_usage_is_64_and_help_is_fine() {
         "-h",
         "help",
         "help query",
+        "types --help",
         "init --help",
         "--version",
     ] {

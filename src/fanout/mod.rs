@@ -67,6 +67,7 @@ pub async fn run(
         pages,
         metrics,
         last: from.clone(),
+        warm: false,
     };
     let mut chunks = bus.subscribe(from);
     loop {
@@ -125,6 +126,8 @@ struct Fanout {
     metrics: Metrics,
     /// The last event appended.
     last: Position,
+    /// Whether the bus's head was reached once: what was there before says nothing of the lag.
+    warm: bool,
 }
 
 impl Fanout {
@@ -152,14 +155,17 @@ impl Fanout {
         if let Some(last) = chunk.deliveries.last() {
             self.last = last.position.clone();
         }
-        self.metrics
-            .frames_ringed
-            .inc_by(chunk.deliveries.len() as u64);
+        let mut lag = None;
         let newest = chunk.deliveries.iter().rev();
         if let Some(event) = newest.filter_map(|delivery| delivery.event.as_ref()).next() {
-            let lag = now_ms().saturating_sub(event.at_ms).max(0);
-            self.metrics.event_lag.set(lag as f64 / 1000.0);
+            let passed = now_ms().saturating_sub(event.at_ms).max(0);
+            self.metrics.event_lag.set(passed as f64 / 1000.0);
+            lag = self.warm.then_some(passed);
         }
+        let count = chunk.deliveries.len() as u64;
+        self.metrics.frames_ringed.inc_by(count);
+        self.metrics.ringed.pass(count, lag);
+        self.warm |= chunk.head.is_some();
         let mut frames: Vec<Frame> = chunk.deliveries.iter().map(Frame::of).collect();
         if sabotage::active(Fault::SkipEvent) {
             let skipped = |frame: &&mut Frame| frame.position.offset.is_multiple_of(100);

@@ -6,14 +6,14 @@ use axum::{
     extract::{Path, RawQuery, Request, State, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use super::{Edge, answer};
 use crate::{
     clock::now_ms,
     event::{BadEvent, Event},
     protocol::{self, ErrorCode, Failure},
-    topic::{Affinity, Base, Column, Kind, Push, Table, Topic, View},
+    topic::{Base, Table, Topic},
 };
 
 /// `GET /api/topics`
@@ -34,89 +34,26 @@ pub async fn topics(State(edge): State<Arc<Edge>>) -> Response {
 }
 
 fn describe(topic: &Topic, table: Option<&Table>) -> Json {
-    let push = match topic.push {
-        Push::Row => "row",
-        Push::Page => "page",
-    };
-    let mut described = json!({ "type": &*topic.name, "push": push, "table": null });
+    let mut described = json!({ "type": &*topic.name, "push": topic.push.as_str(), "table": null });
     let Some(view) = &topic.view else {
         return described;
     };
-    let order = view.order.iter().map(|by| match by.descending {
-        true => format!("{} desc", by.column),
-        false => by.column.clone(),
-    });
     match &view.base {
         Base::Table(table) => described["table"] = table.as_str().into(),
         Base::Query { .. } => described["watch"] = view.tables().collect(),
     }
     described["key"] = json!(view.key);
     described["where"] = json!(view.condition);
-    described["order"] = order.collect();
+    described["order"] = json!(view.spelled_order());
     described["page_size"] = view.page_size.into();
     described["max_page_size"] = view.max_page_size.into();
     described["max_rows"] = view.max_rows.into();
     if let Some(table) = table {
-        let columns = shown(view, table);
-        described["columns"] = columns.iter().map(|column| json!(&*column.name)).collect();
-        described["schema"] = schema(topic, view, &columns);
+        let columns = view.shown(table);
+        described["columns"] = columns.map(|column| json!(&*column.name)).collect();
+        described["schema"] = topic.schema(table);
     }
     described
-}
-
-fn shown<'a>(view: &View, table: &'a Table) -> Vec<&'a Column> {
-    table
-        .columns
-        .iter()
-        .filter(|column| view.shows(&column.name))
-        .collect()
-}
-
-/// The row's JSON Schema. SQLite stores any type in any column, so there types are what is
-/// declared.
-fn schema(topic: &Topic, view: &View, columns: &[&Column]) -> Json {
-    let mut properties = Map::new();
-    for column in columns {
-        let mut types = match &column.kind {
-            Some(kind) => of_kind(kind),
-            // Computed by a query, or declared without a type.
-            None if column.declared.is_empty() => vec!["number", "string"],
-            None => of_affinity(column.affinity),
-        };
-        let nullable = !types.contains(&"null") && !column.not_null;
-        if nullable && !view.key.iter().any(|key| **key == *column.name) {
-            types.push("null");
-        }
-        properties.insert(column.name.to_string(), json!({ "type": types }));
-    }
-    let required: Vec<&str> = columns.iter().map(|column| &*column.name).collect();
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": &*topic.name, "type": "object",
-        "properties": properties, "required": required,
-    })
-}
-
-fn of_affinity(affinity: Affinity) -> Vec<&'static str> {
-    match affinity {
-        // An integer beyond 2^53 − 1 is a string.
-        Affinity::Integer => vec!["integer", "string"],
-        Affinity::Real | Affinity::Numeric => vec!["number", "string"],
-        Affinity::Text | Affinity::Blob => vec!["string"],
-    }
-}
-
-fn of_kind(kind: &Kind) -> Vec<&'static str> {
-    match kind {
-        Kind::Boolean => vec!["boolean"],
-        Kind::Integer => vec!["integer", "string"],
-        Kind::Oid => vec!["integer"],
-        // NaN and infinities are strings.
-        Kind::Float4 | Kind::Float8 => vec!["number", "string"],
-        Kind::Json => vec!["object", "array", "string", "number", "boolean", "null"],
-        Kind::Array { .. } => vec!["array"],
-        _ => vec!["string"],
-    }
 }
 
 /// A topic's name in the path; one that is no UTF-8 is no topic's.

@@ -1,64 +1,72 @@
-//! The console: one page and its files, embedded in the binary.
+//! The console: one page and its files.
 
 use std::sync::Arc;
 
 use axum::{
     extract::{Path, State},
-    http::header,
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 
-use super::Edge;
+use super::{
+    Edge,
+    files::{
+        File,
+        kind::{CSS, HTML, JAVASCRIPT, SVG},
+    },
+};
 use crate::protocol::ErrorCode;
 
-/// The page's files, by the name under which `/console/` serves them.
-const FILES: [(&str, &str, &str); 7] = [
-    (
-        "console.css",
-        "text/css; charset=utf-8",
-        include_str!("../../web/console.css"),
-    ),
-    (
-        "console.js",
-        JAVASCRIPT,
-        include_str!("../../web/console.js"),
-    ),
-    ("i18n.js", JAVASCRIPT, include_str!("../../web/i18n.js")),
-    ("rows.js", JAVASCRIPT, include_str!("../../web/rows.js")),
-    ("socket.js", JAVASCRIPT, include_str!("../../web/socket.js")),
-    ("table.js", JAVASCRIPT, include_str!("../../web/table.js")),
-    ("tester.js", JAVASCRIPT, include_str!("../../web/tester.js")),
+/// A file of the folder `web/`.
+macro_rules! web {
+    ($name:literal, $kind:expr) => {
+        File::new($name, $kind, include_str!(concat!("../../web/", $name)))
+    };
+}
+
+static PAGE: File = web!("index.html", HTML);
+
+/// The page's files, each served as `/console/NAME`.
+static FILES: &[File] = &[
+    web!("connection.js", JAVASCRIPT),
+    web!("console.css", CSS),
+    web!("console.js", JAVASCRIPT),
+    web!("element.js", JAVASCRIPT),
+    web!("en.js", JAVASCRIPT),
+    web!("filter.js", JAVASCRIPT),
+    web!("frame-list.js", JAVASCRIPT),
+    web!("grid.js", JAVASCRIPT),
+    web!("i18n.js", JAVASCRIPT),
+    web!("icon.svg", SVG),
+    web!("letters.js", JAVASCRIPT),
+    web!("memory.js", JAVASCRIPT),
+    web!("pipeline.js", JAVASCRIPT),
+    web!("publish.js", JAVASCRIPT),
+    web!("snippets.js", JAVASCRIPT),
+    web!("table.js", JAVASCRIPT),
+    web!("tables.js", JAVASCRIPT),
+    web!("tester.js", JAVASCRIPT),
+    web!("theme.js", JAVASCRIPT),
+    web!("toasts.js", JAVASCRIPT),
+    web!("topics.js", JAVASCRIPT),
+    web!("views.css", CSS),
+    web!("views.js", JAVASCRIPT),
+    web!("zh.js", JAVASCRIPT),
 ];
 
-const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-
 /// `GET /`
-pub async fn page() -> Response {
-    content(
-        "text/html; charset=utf-8",
-        include_str!("../../web/index.html"),
-    )
+pub async fn page(asked: HeaderMap) -> Response {
+    PAGE.answer(&asked)
 }
 
 /// `GET /console/{file}`
-pub async fn file(State(edge): State<Arc<Edge>>, Path(name): Path<String>) -> Response {
-    if name == "icon.svg" {
-        return content("image/svg+xml", include_str!("../../web/icon.svg"));
-    }
-    match FILES.iter().find(|(file, ..)| *file == name) {
-        Some((_, kind, text)) => content(kind, text),
+pub async fn file(
+    State(edge): State<Arc<Edge>>,
+    Path(name): Path<String>,
+    asked: HeaderMap,
+) -> Response {
+    match FILES.iter().find(|file| file.name == name) {
+        Some(file) => file.answer(&asked),
         None => edge.refuse(ErrorCode::NotFound).into_response(),
     }
-}
-
-fn content(kind: &'static str, text: &'static str) -> Response {
-    // Another version of the binary serves another page under the same name.
-    (
-        [
-            (header::CONTENT_TYPE, kind),
-            (header::CACHE_CONTROL, "no-cache"),
-        ],
-        text,
-    )
-        .into_response()
 }

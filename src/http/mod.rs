@@ -2,19 +2,23 @@
 
 mod answer;
 mod api;
+mod client;
 mod console;
 mod demo;
 mod door;
+mod files;
 mod origins;
+mod pipeline;
 mod sockets;
 mod stream;
+mod types;
 
 use std::{io, sync::Arc};
 
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderName, HeaderValue, Method, header, request::Parts},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -24,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::{
     catch_panic::CatchPanicLayer,
-    cors::{AllowOrigin, Any, CorsLayer},
+    cors::{AllowCredentials, AllowOrigin, Any, CorsLayer},
     set_header::SetResponseHeaderLayer,
 };
 
@@ -35,6 +39,7 @@ pub use origins::Origins;
 use crate::{
     fanout::{Pages, Publisher},
     groups::Group,
+    pipeline::Pipeline,
     protocol::{ErrorCode, MAX_MESSAGE_BYTES},
     session::Gateway,
 };
@@ -71,6 +76,8 @@ pub struct Edge {
     pub publisher: Publisher,
     /// Page topics, for a refresh.
     pub pages: Pages,
+    /// How all that leads to the sockets stands.
+    pub pipeline: Pipeline,
     /// The demo's trigger views; none on a database of the user's own.
     pub demo: Option<Demo>,
     /// Who may connect from a browser.
@@ -102,11 +109,16 @@ fn router(edge: Arc<Edge>) -> Router {
     Router::new()
         .route("/", get(console::page))
         .route("/console/{file}", get(console::file))
+        .route("/rowcast.js", get(client::module))
+        .route("/rowcast.d.ts", get(client::types))
         .route("/api/topics", get(api::topics))
         .route("/api/topics/{type}/refresh", post(api::refresh))
         .route("/api/query/{type}", get(api::query))
+        .route("/api/types", get(types::types))
         .route("/api/events", post(api::publish))
         .route("/api/stream", get(stream::events))
+        .route("/api/pipeline", get(pipeline::report))
+        .route("/api/dead_letters", get(pipeline::dead_letters))
         .route("/chat/update/info/", post(demo::update_info))
         .route("/chat/update/record/", post(demo::update_record))
         .route("/socket/all/", get(sockets::all))
@@ -144,10 +156,13 @@ fn cors(origins: &Origins) -> CorsLayer {
         return layer.allow_origin(Any);
     }
     let origins = origins.clone();
-    let allowed = AllowOrigin::predicate(move |origin, request| {
+    let allow = move |origin: &HeaderValue, request: &Parts| {
         origins.allow(origin, request.headers.get(header::HOST))
-    });
-    layer.allow_origin(allowed).allow_credentials(true)
+    };
+    // What everybody may have goes to others with a wildcard, hence without credentials.
+    layer
+        .allow_origin(AllowOrigin::predicate(allow.clone()))
+        .allow_credentials(AllowCredentials::predicate(allow))
 }
 
 /// Refuses a write that a browser sends for a page of somebody else. CORS alone would not: it

@@ -8,6 +8,7 @@ use crate::{
     event::{Body, Delivery, Op},
     position::Position,
     row::Rows,
+    topic::{Topic, Topics},
 };
 
 /// Why a client cannot be brought up to date event by event.
@@ -199,19 +200,36 @@ pub fn error(failure: &Failure, language: Language) -> String {
 }
 
 /// `sys:welcome`; `cursor` is where the socket stands, `replay` how many events lay between it and the
-/// head.
+/// head; `topics` where the hello asked for them.
 pub fn welcome(
     rid: Option<&Rid>,
     cursor: &Position,
     recovered: bool,
     replay: u64,
     (ping_ms, tick_ms): (u64, u64),
+    topics: Option<&Topics>,
 ) -> String {
-    let members = json!({
+    let mut members = json!({
         "cursor": cursor.to_string(), "recovered": recovered, "replay": replay,
         "ping_ms": ping_ms, "tick_ms": tick_ms,
     });
+    if let Some(topics) = topics {
+        let told = topics
+            .iter()
+            .map(|topic| (topic.name.to_string(), told(topic)));
+        members["topics"] = told.collect::<serde_json::Map<_, _>>().into();
+    }
     session("sys:welcome", rid, members)
+}
+
+/// What a client must know of a topic to hold its view.
+fn told(topic: &Topic) -> serde_json::Value {
+    let mut told = json!({ "push": topic.push.as_str() });
+    if let Some(view) = &topic.view {
+        told["key"] = json!(view.key);
+        told["order"] = json!(view.spelled_order());
+    }
+    told
 }
 
 /// `sys:ok`

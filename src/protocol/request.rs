@@ -49,6 +49,8 @@ pub struct Hello {
     pub since: Option<Position>,
     /// How events are sent; as the URL says where none.
     pub mode: Option<Mode>,
+    /// Whether the welcome is to say which topics there are.
+    pub topics: bool,
 }
 
 /// A topic, and which of its rows are wanted.
@@ -164,11 +166,17 @@ impl Hello {
             None | Some(Json::Null) => None,
             Some(mode) => Some(Mode::parse(mode.as_str().unwrap_or_default())?),
         };
+        let topics = match frame.get("topics") {
+            None | Some(Json::Null) => false,
+            Some(Json::Bool(wanted)) => *wanted,
+            Some(_) => return Err(Failure::param("topics: true or false")),
+        };
         Ok(Self {
             rid,
             types,
             since,
             mode,
+            topics,
         })
     }
 }
@@ -272,6 +280,10 @@ mod tests {
         );
         assert_eq!(
             fails(r#"{"type":"sys:hello","mode":"some"}"#).0,
+            ErrorCode::BadParam
+        );
+        assert_eq!(
+            fails(r#"{"type":"sys:hello","topics":["a"]}"#).0,
             ErrorCode::BadParam
         );
     }

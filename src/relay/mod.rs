@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bus::{Bus, PublishError},
+    bus::{Bus, PublishError, Published},
     clock::now_ms,
     event::{Batch, Event},
     metrics::{Health, Metrics, Part},
@@ -106,6 +106,9 @@ impl<B: Bus> Relay<B> {
             };
             let read = transactions.changes.len() as u64;
             self.metrics.changes_read.inc_by(read);
+            let committed_ms = transactions.changes.last().map(|change| change.at_ms);
+            self.metrics.read.stand(&transactions.checkpoint);
+            self.metrics.read.pass(read, committed_ms.map(since));
             let mut events = self.translator.events(&transactions.changes);
             let only_marks = events.is_empty()
                 && !transactions.more
@@ -139,13 +142,14 @@ impl<B: Bus> Relay<B> {
                 };
                 batch = old;
             }
-            let committed_ms = transactions.changes.last().map(|change| change.at_ms);
-            match self.publish(batch).await? {
-                Some(stored) => self.metrics.events_published.inc_by(stored as u64),
-                None => return Ok(()),
+            let Some(published) = self.publish(batch).await? else {
+                return Ok(());
             };
-            if let Some(committed_ms) = committed_ms {
-                let lag = now_ms().saturating_sub(committed_ms).max(0);
+            let (stored, lag) = (published.stored as u64, committed_ms.map(since));
+            self.metrics.events_published.inc_by(stored);
+            self.metrics.stored.stand(&published.position);
+            self.metrics.stored.pass(stored, lag);
+            if let Some(lag) = lag {
                 self.metrics.publish_lag.set(lag as f64 / 1000.0);
             }
             self.health.up(Part::Source);
@@ -181,12 +185,12 @@ impl<B: Bus> Relay<B> {
     }
 
     /// Publishes a batch, again and again if the bus is away; `None` when told to stop meanwhile.
-    async fn publish(&self, batch: Batch) -> Result<Option<usize>, Duration> {
+    async fn publish(&self, batch: Batch) -> Result<Option<Published>, Duration> {
         loop {
             match self.bus.publish(batch.clone()).await {
                 Ok(published) => {
                     self.health.up(Part::Bus);
-                    return Ok(Some(published.stored));
+                    return Ok(Some(published));
                 }
                 Err(err @ PublishError::Fenced) => {
                     tracing::warn!("fenced: another producer has taken over; standing by");
@@ -209,17 +213,23 @@ impl<B: Bus> Relay<B> {
         if let SourceError::Stopped = err {
             return Ok(());
         }
+        if let SourceError::Standby(_) = err {
+            self.health.standby(Part::Source, err);
+            return Err(STANDBY_PAUSE);
+        }
         self.health.down(Part::Source, err);
-        Err(match err {
-            SourceError::Standby(_) => STANDBY_PAUSE,
-            _ => RETRY_PAUSE,
-        })
+        Err(RETRY_PAUSE)
     }
 
     fn bus_failed(&self, err: &PublishError) -> Duration {
         self.health.down(Part::Bus, err);
         RETRY_PAUSE
     }
+}
+
+/// Milliseconds since a commit; none that is negative, for two clocks may differ.
+fn since(committed_ms: i64) -> i64 {
+    now_ms().saturating_sub(committed_ms).max(0)
 }
 
 /// Puts events where they do not belong, for tests of the tests.

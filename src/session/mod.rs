@@ -35,7 +35,7 @@ use crate::{
     fanout::{Backlog, Pages},
     groups::Group,
     horizon::Horizon,
-    metrics::{Health, Metrics, Part},
+    metrics::{Behind, Health, Metrics, Part},
     position::Position,
     protocol::{self, CloseReason, ErrorCode, Failure, Language, Mode, Rid, Select},
     query::{Queries, SETTLE},
@@ -200,6 +200,7 @@ struct Session {
     cursor: Position,
     /// What came after the client's own cursor is being sent.
     replaying: bool,
+    behind: Option<Behind>,
     /// Pages may have been among what has left the ring before it was sent.
     missed_pages: bool,
     /// Nothing is pushed before the hello.
@@ -228,14 +229,15 @@ struct Clocks {
 pub async fn run(socket: WebSocket, gateway: Arc<Gateway>, opening: Opening) {
     let wire = Wire::new(socket, gateway.config.write_timeout);
     let Some(_membership) = gateway.group.join() else {
-        gateway.metrics.close(CloseReason::Overloaded.code());
-        return wire.close(CloseReason::Overloaded).await;
+        let full = CloseReason::Overloaded;
+        gateway.metrics.close(full.code(), full.text());
+        return wire.close(full).await;
     };
     gateway.metrics.sessions.inc();
     let mut session = Session::new(gateway.clone(), wire, opening);
     let end = session.serve().await;
     if let End::Close(reason) = end {
-        gateway.metrics.close(reason.code());
+        gateway.metrics.close(reason.code(), reason.text());
         session.wire.close(reason).await;
     }
     gateway.metrics.sessions.dec();
@@ -267,7 +269,7 @@ pub fn stream(
             Err(end) => end,
         };
         if let End::Close(reason) = end {
-            gateway.metrics.close(reason.code());
+            gateway.metrics.close(reason.code(), reason.text());
             session.wire.close(reason).await;
         }
         gateway.metrics.sessions.dec();
@@ -277,7 +279,7 @@ pub fn stream(
 
 /// Closes a socket that may not be served at all. A browser cannot read a refused handshake.
 pub async fn refuse(socket: WebSocket, gateway: &Gateway, reason: CloseReason) {
-    gateway.metrics.close(reason.code());
+    gateway.metrics.close(reason.code(), reason.text());
     Wire::new(socket, gateway.config.write_timeout)
         .close(reason)
         .await;
@@ -301,6 +303,7 @@ impl Session {
             seq: Some(head.seq),
             cursor: head.position,
             replaying: false,
+            behind: None,
             missed_pages: false,
             silent: opening.hello_first,
             greeted: false,

@@ -141,7 +141,9 @@ impl Session {
         // Not the head: what lies before it may still be to be sent, and a client that is cut off
         // now would miss it for ever.
         let cursor = &self.cursor;
-        let frame = protocol::welcome(hello.rid.as_ref(), cursor, recovered, replay, clocks);
+        let topics = hello.topics.then_some(&self.gateway.topics);
+        let rid = hello.rid.as_ref();
+        let frame = protocol::welcome(rid, cursor, recovered, replay, clocks, topics);
         self.wire.send(frame).await
     }
 

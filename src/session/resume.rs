@@ -15,6 +15,7 @@ impl Session {
     /// Sets the cursor to where the client left off; what came after is sent by [`Self::walk`].
     pub(super) fn resume_from(&mut self, since: Position) {
         self.seq = None;
+        self.behind = Some(self.gateway.metrics.falls_behind());
         self.cursor = match sabotage::active(Fault::CursorOffByOne) {
             true => since.at(since.offset + 1),
             false => since,
@@ -25,6 +26,8 @@ impl Session {
     /// What follows the cursor has left the ring, and the bus has no pages.
     pub(super) fn fall_out(&mut self) {
         self.seq = None;
+        self.behind = Some(self.gateway.metrics.falls_behind());
+        self.gateway.metrics.slow();
         self.missed_pages |= !self.silent;
     }
 

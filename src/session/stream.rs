@@ -265,6 +265,7 @@ impl Session {
         match self.gateway.ring.seek(&self.cursor) {
             Seek::At(place) => {
                 self.seq = Some(place.seq);
+                self.behind = None;
                 self.cursor = place.position;
                 return Ok(None);
             }
@@ -380,6 +381,7 @@ impl Session {
         };
         let head = self.gateway.ring.head();
         self.seq = Some(head.seq);
+        self.behind = None;
         self.cursor = head.position;
         self.replaying = false;
         self.missed_pages = false;

@@ -242,7 +242,7 @@ pub async fn echo(socket: WebSocket, gateway: &Gateway) {
         }
     };
     if let End::Close(reason) = end {
-        gateway.metrics.close(reason.code());
+        gateway.metrics.close(reason.code(), reason.text());
         wire.close(reason).await;
     }
 }

@@ -55,6 +55,8 @@ pub fn create(path: &Path) -> Result<bool, Box<dyn std::error::Error + Send + Sy
     let draft = Path::new(&draft);
     let made = (|| {
         let conn = sqlite::open(draft, Mode::Create)?;
+        // Now, while nobody else can have it open: later the source would have to wait for others.
+        sqlite::journal(&conn)?;
         conn.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?;
         conn.close().map_err(|(_, err)| err)?;
         Ok(std::fs::rename(draft, path)?)

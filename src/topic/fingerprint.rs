@@ -1,16 +1,13 @@
 //! What producers and gateways compare, to know that they speak of the same topics.
 
-use super::{Base, Push, Topic};
+use super::{Base, Topic};
 
 impl Topic {
     /// A short text that two definitions share only if they show and push the same: what
     /// producers and gateways compare.
     pub fn fingerprint(&self) -> String {
         let mut hash = Fnv::default();
-        hash.text(match self.push {
-            Push::Row => "row",
-            Push::Page => "page",
-        });
+        hash.text(self.push.as_str());
         if let Some(view) = &self.view {
             match &view.base {
                 Base::Table(table) => hash.text(table),

@@ -67,6 +67,22 @@ pub struct Table {
     pub displaces: bool,
 }
 
+impl Column {
+    /// Whether nothing says what it holds: no type is declared, or any is. Also what a query computes
+    /// in SQLite.
+    pub fn holds_anything(&self) -> bool {
+        self.kind.is_none()
+            && (self.declared.is_empty() || self.declared.eq_ignore_ascii_case("any"))
+    }
+
+    /// Whether an integer of it may be beyond ±(2^53 − 1), where JSON's readers round numbers. Of a
+    /// domain this is not known, and so it may.
+    pub fn holds_large_integers(&self) -> bool {
+        let element = self.declared.trim_end_matches("[]");
+        !(self.kind.is_some() && matches!(element, "smallint" | "integer"))
+    }
+}
+
 impl Table {
     /// The column of that name, letter by letter.
     pub fn column(&self, name: &str) -> Option<&Column> {

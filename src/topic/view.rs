@@ -1,6 +1,8 @@
 //! Views: what of a table, or of a query's result, a topic shows.
 
-use super::{BadTopic, Kind, Shown, Table, TopicSpec};
+use std::fmt;
+
+use super::{BadTopic, Column, Kind, Shown, Table, TopicSpec};
 
 /// One column of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +130,22 @@ impl View {
         table.into_iter().chain(watched).map(String::as_str)
     }
 
+    /// The default order as the wire spells it, the key not appended.
+    pub fn spelled_order(&self) -> Vec<String> {
+        self.order.iter().map(ToString::to_string).collect()
+    }
+
+    /// The columns of its table, or of its query's result, that clients see.
+    pub fn shown<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = &'a Column> {
+        let columns = table.columns.iter();
+        columns.filter(|column| self.shows(&column.name))
+    }
+
+    /// Whether a row may have null in this column: a key's never has.
+    pub fn nullable(&self, column: &Column) -> bool {
+        !column.not_null && !self.key.iter().any(|key| **key == *column.name)
+    }
+
     /// Whether clients see this column.
     pub fn shows(&self, column: &str) -> bool {
         self.columns.is_empty() || self.columns.iter().any(|shown| shown == column)
@@ -250,6 +268,14 @@ fn bad_key<T>(reason: String) -> Result<T, BadTopic> {
         field: "key",
         reason,
     })
+}
+
+/// As [`Order::parse`] reads it: `name`, `name desc`.
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.column)?;
+        f.write_str(if self.descending { " desc" } else { "" })
+    }
 }
 
 impl Order {

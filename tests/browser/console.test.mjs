@@ -1,24 +1,17 @@
 // The console in a real Chromium, on the real binary, with writers that know nothing of
 // Rowcast: separate processes that open the same SQLite file.
 //
-//   ROWCAST_BIN          the binary; default target/release/rowcast, else target/debug/rowcast
-//   CHROMIUM             the browser; default /usr/bin/chromium
+// What its views do beside is in views.test.mjs.
+//
 //   ROWCAST_SCREENSHOTS  a folder for the README's pictures; none are taken where unset
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
-
-/** Longest wait for anything that should happen at once, generous for a loaded machine. */
-const DEADLINE_MS = 15_000;
+import { asShown, binary, byId, cell, DEADLINE_MS, deadline, launchBrowser, openConsole, row, Server, shownRows, VIEWS, watchFor, Writer } from "./support.mjs";
 
 /** Rows of a burst: far more than the page shows at once. */
 const BURST_ROWS = 1000;
@@ -27,141 +20,6 @@ const BURST_ROWS = 1000;
 const TIMED_WRITES = 10;
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-const binary = process.env.ROWCAST_BIN
-  ?? ["release", "debug"].map((profile) => path.join(here, "../../target", profile, "rowcast")).find(existsSync);
-
-/** Runs SQL given on its standard input, one JSON array a line: `[sql, ...values]`. Each is one
- *  transaction, answered by the time of its commit in ms, or by the rows of a SELECT. */
-const WRITER = `
-import json, sqlite3, sys, time
-database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
-for line in sys.stdin:
-    sql, *values = json.loads(line)
-    cursor = database.execute(sql, values)
-    rows = cursor.fetchall()
-    committed = time.time() * 1000
-    names = [column[0] for column in cursor.description or []]
-    print(json.dumps({"committed": committed, "id": cursor.lastrowid, "rows": [dict(zip(names, row)) for row in rows]}), flush=True)
-`;
-
-// === processes ===
-
-function deadline(what, promise) {
-  let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`timed out: ${what}`)), DEADLINE_MS);
-  });
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
-}
-
-async function kill(child, signal) {
-  if (!child || child.exitCode !== null || child.signalCode !== null) return;
-  child.kill(signal);
-  await once(child, "exit");
-}
-
-class Server {
-  url = null;
-  #child = null;
-
-  constructor(folder) {
-    this.folder = folder;
-    this.database = path.join(folder, "rowcast.db");
-  }
-
-  /** Has these topics instead of the demo's, from the next start on. */
-  configure(toml) {
-    return writeFile(path.join(this.folder, "rowcast.toml"), toml);
-  }
-
-  /** Starts the server, on the port it had before if it had one. */
-  async start() {
-    const listen = this.url ? new URL(this.url).host : "127.0.0.1:0";
-    const child = spawn(path.resolve(binary), ["serve", "--listen", listen, "--database", `sqlite:${this.database}`], {
-      cwd: this.folder,
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    this.#child = child;
-    let log = "";
-    child.stderr.on("data", (data) => { log = (log + data).slice(-8000); });
-    const exited = once(child, "exit").then(([code]) => {
-      throw new Error(`the server ended with ${code} before it listened:\n${log}`);
-    });
-    exited.catch(() => {});
-    const listening = new Promise((resolve) => {
-      createInterface({ input: child.stdout }).on("line", (line) => {
-        const found = /listening on (http:\/\/\S+)/.exec(line);
-        if (found) resolve(found[1]);
-      });
-    });
-    this.url = await deadline("the server listens", Promise.race([listening, exited]));
-  }
-
-  kill() {
-    return kill(this.#child, "SIGKILL");
-  }
-}
-
-/** Another program at the same database file. */
-class Writer {
-  constructor(database) {
-    this.child = spawn("python3", ["-c", WRITER, database], { stdio: ["pipe", "pipe", "inherit"] });
-    this.lines = createInterface({ input: this.child.stdout })[Symbol.asyncIterator]();
-  }
-
-  async run(sql, ...values) {
-    this.child.stdin.write(`${JSON.stringify([sql, ...values])}\n`);
-    const { value, done } = await deadline(`the writer answers ${sql}`, this.lines.next());
-    assert.ok(!done, `the writer failed at ${sql}`);
-    return JSON.parse(value);
-  }
-
-  stop() {
-    this.child.stdin.end();
-    return kill(this.child, "SIGTERM");
-  }
-}
-
-// === the page ===
-
-const row = (type, id) => `table[data-topic="${type}"] tr[data-key='${JSON.stringify({ id })}']`;
-const cell = (type, id, column) => `${row(type, id)} td[data-column="${column}"]`;
-
-/** What the table shows, by column; null where it shows a null. */
-function shownRows(page, type) {
-  return page.$$eval(`table[data-topic="${type}"] tbody tr`, (lines) => lines.map((line) =>
-    Object.fromEntries([...line.children].map((shown) =>
-      [shown.dataset.column, shown.hasAttribute("data-null") ? null : shown.textContent]))));
-}
-
-/** The same of the database: every value as its text. */
-function asShown(rows) {
-  return rows.map((values) => Object.fromEntries(Object.entries(values).map(([column, value]) =>
-    [column, value === null ? null : String(value)])));
-}
-
-const byId = (a, b) => Number(a.id) - Number(b.id);
-
-/**
- * Begins to watch for the moment at which the selector's text is `text`. What it resolves to
- * waits for that moment, as the clock's time in ms: the watch stands before a write is made.
- */
-async function watchFor(page, selector, text) {
-  const watch = await page.evaluateHandle(([selector, text, ms]) => ({
-    shown: new Promise((resolve, reject) => {
-      const look = () => {
-        if (document.querySelector(selector)?.textContent !== text) return;
-        observer.disconnect();
-        resolve(performance.timeOrigin + performance.now());
-      };
-      const observer = new MutationObserver(look);
-      observer.observe(document, { subtree: true, childList: true, characterData: true });
-      setTimeout(() => reject(new Error(`timed out: ${selector} shows ${text}`)), ms);
-      look();
-    }),
-  }), [selector, text, DEADLINE_MS]);
-  return () => watch.evaluate(({ shown }) => shown);
-}
 
 describe("the console", { concurrency: false }, () => {
   let browser;
@@ -176,11 +34,7 @@ describe("the console", { concurrency: false }, () => {
     server = new Server(folder);
     await server.start();
     writer = new Writer(server.database);
-    browser = await chromium.launch({
-      executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync"],
-    });
+    browser = await launchBrowser();
   });
 
   after(async () => {
@@ -190,27 +44,10 @@ describe("the console", { concurrency: false }, () => {
     if (folder) await rm(folder, { recursive: true, force: true });
   });
 
-  /** Opens the console and waits until both tables are read. What the browser complains of is kept. */
-  async function open(options = {}, prepare = () => {}) {
-    const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, locale: "en-US", colorScheme: "light", ...options });
-    const page = await context.newPage();
-    page.setDefaultTimeout(DEADLINE_MS);
-    page.complaints = [];
-    page.on("console", (message) => {
-      if (["error", "warning"].includes(message.type())) page.complaints.push(message.text());
-    });
-    page.on("pageerror", (error) => page.complaints.push(String(error)));
-    await page.addInitScript(() => {
-      addEventListener("securitypolicyviolation", (event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`));
-    });
-    await page.addInitScript(prepare);
-    await page.goto(server.url);
-    await page.waitForSelector("#state[data-state=live]");
-    opened.push(context);
-    await page.waitForFunction(() => {
-      const tables = [...document.querySelectorAll("table[data-topic]")];
-      return tables.length === 2 && tables.every((table) => table.querySelector("tbody tr"));
-    });
+  /** Opens the console; the page is closed after the test. */
+  async function open(options, prepare) {
+    const page = await openConsole(browser, server, options, prepare);
+    opened.push(page.context());
     return page;
   }
 
@@ -310,7 +147,7 @@ describe("the console", { concurrency: false }, () => {
     });
   }
 
-  test("markup in a row is text, and the content security policy has nothing to refuse", async (t) => {
+  test("markup is text in every view, and the content security policy has nothing to refuse", async (t) => {
     t.after(closePages);
     const page = await open();
     const [{ name }] = (await writer.run("select name from patient where id = 3")).rows;
@@ -318,24 +155,52 @@ describe("the console", { concurrency: false }, () => {
     const shown = await watchFor(page, cell("patient", 3, "name"), markup);
     await writer.run("update patient set name = ? where id = 3", markup);
     await shown();
-    assert.equal(await page.locator("table img, table script").count(), 0);
-    assert.notEqual(await page.title(), "owned");
 
+    // A condition written by a click, and one that is wrong.
+    await page.click(cell("patient", 3, "name"));
+    await page.waitForFunction(() => document.querySelector("[data-panel=patient] .count").textContent === "1 match");
+    await page.fill("[data-panel=patient] .filter", markup);
+    await page.waitForSelector("[data-panel=patient] .wrong:has-text('<img')");
+    await page.fill("[data-panel=patient] .filter", "");
+
+    await page.keyboard.press("Escape");
+    await page.keyboard.press("2");
     await page.click("#tester-open");
     await page.waitForSelector("#tester-send:enabled");
     await page.fill("#tester-input", JSON.stringify({ type: "patient", rid: 1, id: 3 }));
     await page.click("#tester-send");
     await page.click(`#tester-frames li[data-direction="in"] button`);
     await page.waitForFunction((text) => JSON.parse(document.querySelector("#tester-frames pre").textContent).data[0].name === text, markup);
-    assert.equal(await page.locator("#tester-frames img").count(), 0);
+
+    await page.goto(`${server.url}/#topics/patient`);
+    await page.fill("#publish-data", markup);
+    await page.click("#publish-send");
+    await page.waitForFunction((text) => document.querySelector("#publish-frame").textContent.includes(JSON.stringify(text)), markup);
+
+    // The server has no reason to say such things: what the page hears is altered on its way.
+    await page.route("**/api/pipeline", (route) => route.fulfill({ json: {
+      at: 1790000000000, gateway: markup,
+      stages: ["source", "relay", "bus", "gateway"].map((stage) => ({ stage, process: markup, state: "up", what: markup, position: markup, error: { text: markup, at: 1 } })),
+      incidents: [{ seq: 1, at: 1, process: markup, kind: "reset", what: markup, n: 1, text: markup }],
+    } }));
+    await page.route("**/api/dead_letters*", (route) => route.fulfill({ json: {
+      dead_letters: [{ seq: 1, at: 1, subject: markup, type: markup, reason: markup, of: 1, size: 9, text: markup }], total: 1, kept: true,
+    } }));
+    await page.goto(`${server.url}/#pipeline`);
+    await page.waitForSelector("#stages .stage-error:has-text('<img')");
+    await page.waitForSelector("#incidents tbody tr:has-text('<img')");
+    await page.keyboard.press("5");
+    await page.waitForSelector("#letters tbody tr:has-text('<img')");
+
+    assert.equal(await page.locator("main img, main script, .toasts img").count(), 0);
+    assert.notEqual(await page.title(), "owned");
     await writer.run("update patient set name = ? where id = 3", name);
-    await page.waitForFunction(([selector, text]) => document.querySelector(selector).textContent === text, [cell("patient", 3, "name"), name]);
     assert.deepEqual(page.complaints, []);
   });
 
   test("the tester shows the frames of the echo both ways", async (t) => {
     t.after(closePages);
-    const page = await open({ locale: "zh-CN" });
+    const page = await open({ locale: "zh-CN", view: "frames" });
     await page.fill("#tester-url", `${server.url.replace("http", "ws")}/chat/socket/`);
     await page.click("#tester-open");
     await page.waitForSelector("#tester-state[data-state=opened]");
@@ -352,7 +217,7 @@ describe("the console", { concurrency: false }, () => {
     await page.waitForSelector("#tester-state[data-state=closed]");
     assert.match(await page.textContent("#tester-frames li:last-child"), /已断开 1000/);
     await page.click("#tester-clear");
-    assert.equal(await page.locator("#tester-frames li").count(), 0);
+    await page.waitForFunction(() => document.querySelectorAll("#tester-frames li").length === 0);
     assert.deepEqual(page.complaints, []);
   });
 
@@ -382,13 +247,16 @@ describe("the console", { concurrency: false }, () => {
   test("a phone shows it all without scrolling sideways", async (t) => {
     t.after(closePages);
     const page = await open({ locale: "zh-CN", viewport: { width: 390, height: 844 } });
-    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+    for (const view of VIEWS) {
+      await page.goto(`${server.url}/#${view}`);
+      await page.waitForSelector(`#view-${view}:visible`);
+      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), view);
+    }
   });
 
   test("a burst of a thousand rows is shown, and the page stays awake meanwhile", async (t) => {
     t.after(closePages);
     const page = await open();
-    const count = page.locator("[data-panel=patient] .count");
     const [{ n, last }] = (await writer.run("select count(*) as n, max(id) as last from patient")).rows;
     await page.evaluate(() => {
       window.pictures = 0;
@@ -398,14 +266,15 @@ describe("the console", { concurrency: false }, () => {
     await writer.run(`with recursive i(x) as (select 1 union all select x + 1 from i where x < ?)
       insert into patient (name) select '压力' || x from i`, BURST_ROWS);
     await page.waitForFunction((text) => document.querySelector("[data-panel=patient] .count").textContent === text,
-      `first 200 of ${(n + BURST_ROWS).toLocaleString("en")} rows`);
+      `${(n + BURST_ROWS).toLocaleString("en")} rows`);
+    assert.ok(await page.locator("[data-panel=patient] tbody tr").count() <= 200, "the page holds a window of them");
     assert.ok(await page.evaluate(() => window.pictures) > 1, "the page was drawn during the burst");
     const shown = await watchFor(page, cell("patient", 1, "ward"), "awake");
     await writer.run("update patient set ward = 'awake' where id = 1");
     await shown();
     await writer.run("delete from patient where id > ?", last);
     await showsTheDatabase(page, "patient");
-    assert.equal(await count.textContent(), `${n} rows`);
+    await page.waitForFunction((text) => document.querySelector("[data-panel=patient] .count").textContent === text, `${n} rows`);
     assert.deepEqual(page.complaints, []);
   });
 
@@ -448,22 +317,57 @@ describe("the console", { concurrency: false }, () => {
   test("it all works from the keyboard", async (t) => {
     t.after(closePages);
     const page = await open();
-    const press = async (id) => {
-      for (let step = 0; step < 40; step += 1) {
+    const [{ last }] = (await writer.run("select max(id) as last from patient")).rows;
+    const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.className);
+    const tabTo = async (id) => {
+      for (let step = 0; step < 120; step += 1) {
         await page.keyboard.press("Tab");
-        if (await page.evaluate((id) => document.activeElement.id === id, id)) return page.keyboard.press("Enter");
+        if (await focused() === id) return;
       }
       throw new Error(`Tab does not lead to ${id}`);
     };
-    const [{ last }] = (await writer.run("select max(id) as last from patient")).rows;
-    await press("trigger-info");
+    await tabTo("trigger-info");
+    await page.keyboard.press("Enter");
     await page.waitForSelector(row("patient", last + 1));
-    await press("tester-open");
+
+    // Digits go from view to view, and stay digits where something is written.
+    for (const [place, view] of VIEWS.entries()) {
+      await page.keyboard.press(String(place + 1));
+      await page.waitForSelector(`#view-${view}:visible`);
+      assert.equal(await page.getAttribute(`[data-view=${view}]`, "aria-current"), "page");
+    }
+    await page.keyboard.press("2");
+    await tabTo("tester-open");
+    await page.keyboard.press("Enter");
     await page.waitForSelector("#tester-send:enabled");
-    await press("tester-input");
+    await tabTo("tester-input");
     await page.keyboard.type(`{"type":"sys:ping","rid":1}`);
     await page.keyboard.press("Enter");
     await page.waitForFunction(() => document.querySelector(`#tester-frames li[data-direction="in"]`)?.textContent.includes("sys:pong"));
+    await page.keyboard.press("Escape");
+
+    await page.keyboard.press("?");
+    await page.waitForSelector("#help[open]");
+    await page.keyboard.press("Escape");
+    await page.waitForSelector("#help", { state: "hidden" });
+
+    // Into the filter, and from cell to cell.
+    await page.keyboard.press("1");
+    await page.keyboard.press("/");
+    await page.keyboard.type("ward=3");
+    await page.keyboard.press("Enter");
+    const [{ n }] = (await writer.run("select count(*) as n from patient where ward = '3'")).rows;
+    const counted = (text) => page.waitForFunction((text) => document.querySelector("[data-panel=patient] .count").textContent === text, text);
+    await counted(`${n} match`);
+    await page.keyboard.press("Escape");
+    await counted(`${(await writer.run("select count(*) as n from patient")).rows[0].n} rows`);
+    await page.focus("table[data-topic=patient]");
+    for (const key of ["ArrowDown", "ArrowDown", "ArrowDown", "ArrowUp", "ArrowRight"]) await page.keyboard.press(key);
+    assert.equal(await page.textContent("#active-patient"), await page.textContent(cell("patient", 2, "name")));
+    assert.equal(await page.getAttribute("table[data-topic=patient]", "aria-activedescendant"), "active-patient");
+    await page.keyboard.press("Enter");
+    await counted("1 match");
+    assert.match(await page.inputValue("[data-panel=patient] .filter"), /^name=/);
     assert.deepEqual(page.complaints, []);
   });
 
@@ -561,33 +465,64 @@ describe("the console", { concurrency: false }, () => {
     });
     await shown.start();
     [server, writer] = [shown, new Writer(shown.database)];
+    const viewport = { width: 1280, height: 800 };
+    // The database stands in a folder of its own here; a reader's is where it was started.
+    const picture = async (page, name) => {
+      await page.evaluate(() => {
+        const command = document.querySelector("#demo-command");
+        command.textContent = command.textContent.replace(/\S*rowcast\.db/, "rowcast.db");
+      });
+      await page.mouse.move(0, 0);
+      await screenshot(page, name);
+    };
     for (const [name, locale, colorScheme, ward] of [
       ["console-light", "en-US", "light", "5"],
       ["console-dark", "en-US", "dark", "6"],
       ["console-zh", "zh-CN", "light", "7"],
     ]) {
-      const page = await open({ locale, colorScheme });
-      await page.click("#tester-open");
-      await page.waitForSelector("#tester-send:enabled");
-      await page.fill("#tester-input", `{"type":"patient","rid":1,"id":1}`);
-      await page.click("#tester-send");
-      await page.waitForSelector(`#tester-frames li[data-direction="in"]`);
+      const page = await open({ locale, colorScheme, viewport });
       await page.click("#trigger-record");
-      await writer.run("update patient set ward = ? where id = 1", ward);
-      await page.waitForSelector(`${cell("patient", 1, "ward")}[data-flash]`);
+      await writer.run("update patient set ward = ? where id = 2", ward);
+      await page.waitForSelector(`${cell("patient", 2, "ward")}[data-flash]`);
       await page.waitForSelector(`table[data-topic=visit] tr[data-flash]`);
-      await screenshot(page, name);
+      await picture(page, name);
       await closePages();
     }
-    const page = await open();
+    const frames = await open({ viewport, view: "frames", colorScheme: "dark" });
+    await frames.click("#tester-open");
+    await frames.waitForSelector("#tester-send:enabled");
+    await frames.fill("#tester-input", `{"type":"patient","rid":1,"id":1}`);
+    await frames.click("#tester-send");
+    await frames.click(`#tester-frames li[data-direction="in"] button`);
+    await writer.run("update patient set ward = '3' where id = 1");
+    await frames.waitForSelector("#own-frames li:has-text('update')");
+    await picture(frames, "console-frames");
+    const topics = await open({ viewport, view: "topics/patient" });
+    await topics.click("#publish-send");
+    await topics.waitForSelector("#publish-frame:visible");
+    await picture(topics, "console-topics");
+    const pipeline = await open({ viewport, view: "pipeline" });
+    await pipeline.evaluate(() => {
+      window.lost = new WebSocket(`${location.origin.replace("http", "ws")}/socket/all/?since=e000000000a:1`);
+    });
+    await pipeline.waitForSelector("#incidents tbody tr");
+    // A curve takes a point a second.
+    const points = () => pipeline.evaluate(() => document.querySelector("[data-stage=source] polyline").points.numberOfItems);
+    for (let ward = 0; await points() < 12; ward += 1) {
+      await writer.run("update patient set ward = ? where id = ?", String(1 + ward % 6), 3 + ward % 20);
+      for (let pictures = ward % 50; pictures > 0; pictures -= 10) await pipeline.evaluate(() => new Promise(requestAnimationFrame));
+    }
+    await picture(pipeline, "console-pipeline");
+    await closePages();
+    const page = await open({ viewport });
     await shown.kill();
     await page.waitForSelector("#state[data-state=reconnecting]");
     await writer.run("update patient set ward = '8' where id = 2");
     await writer.run("update patient set care_level = '特级' where id = 4");
     await writer.run("update visit set left_at = '2026-11-23 10:00:00' where id = (select min(id) from visit where left_at is null)");
-    await screenshot(page, "reconnect-before");
+    await picture(page, "reconnect-before");
     await shown.start();
     await page.waitForFunction(() => document.querySelector("#notice").textContent === "reconnected · 3 caught up · 0 lost");
-    await screenshot(page, "reconnect-after");
+    await picture(page, "reconnect-after");
   });
 });

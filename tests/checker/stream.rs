@@ -134,7 +134,11 @@ impl Stream {
             }
             open.push(event);
         }
-        groups.extend(walk.close(&open));
+        // A history that was lost may end within a group: the rest of it nobody can have seen.
+        match self.epochs.len() {
+            1 => groups.extend(walk.close(&open)),
+            _ => groups.extend(walk.cut(&open)),
+        }
         let Walk {
             numbers,
             missing,
@@ -210,6 +214,16 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// The place of a group of which only the beginning was seen; it amounts to nothing.
+    fn cut(&mut self, group: &[&Event]) -> Option<Group> {
+        let last = group.last()?.at.offset;
+        let logged = group.iter().filter(|event| event.topic == "log");
+        let numbers = logged.filter_map(|event| Some(event.row?.1.v as u64));
+        let places = numbers.filter_map(|number| self.truth.place(number));
+        let place = places.max().max(self.place)?;
+        Some(Group { last, place })
+    }
+
     fn close(&mut self, group: &[&Event]) -> Option<Group> {
         let last = group.last()?;
         let span = format!(

@@ -83,6 +83,12 @@ impl Producer {
         *self = Self::spawn(self.folder.clone(), self.env.clone());
     }
 
+    /// `127.0.0.1:PORT`
+    #[allow(dead_code)] // for benches/pipeline
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// `GET` with a JSON answer.
     pub async fn get(&self, path: &str) -> (u16, Json) {
         let answer = reqwest::get(format!("http://{}{path}", self.address))

@@ -50,6 +50,36 @@ async fn a_hello_is_welcomed_once() {
 }
 
 #[tokio::test]
+async fn a_hello_may_ask_which_topics_there_are() {
+    let server = care();
+    let mut socket = server.socket("").await;
+    let welcome = socket
+        .ask(json!({ "type": "sys:hello", "rid": 1, "types": ["stay"], "topics": true }))
+        .await;
+    assert_eq!(
+        welcome["topics"],
+        json!({
+            "patient": { "push": "row", "key": ["id"], "order": ["id"] },
+            "board": { "push": "page", "key": ["id"], "order": ["name desc"] },
+            "stay": { "push": "row", "key": ["day", "bed"], "order": [] },
+            "notice": { "push": "row" },
+        })
+    );
+    let (_, body) = server.get("/api/topics").await;
+    for topic in body["topics"].as_array().unwrap() {
+        let told = &welcome["topics"][topic["type"].as_str().unwrap()];
+        for member in ["push", "key", "order"] {
+            assert_eq!(told[member], topic[member], "{topic}");
+        }
+    }
+    let mut other = server.socket("").await;
+    let welcome = other
+        .ask(json!({ "type": "sys:hello", "rid": 1, "topics": false }))
+        .await;
+    assert!(welcome.get("topics").is_none(), "{welcome}");
+}
+
+#[tokio::test]
 async fn a_query_comes_after_the_hello_so_that_no_event_falls_between() {
     let server = care();
     let mut socket = server.socket("hello=1").await;

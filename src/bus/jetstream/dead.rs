@@ -161,8 +161,9 @@ impl JetStreamBus {
             // Whoever looks on tells nothing.
             return;
         }
+        let (subject, reason) = (letter.subject.clone(), letter.reason.clone());
         if self.dead.waiting().take(letter) {
-            self.config.metrics.dead_letters.inc();
+            self.config.metrics.dead_letter(&subject, &reason);
             // Full is woken.
             let _ = self.dead.wake.try_send(());
         }

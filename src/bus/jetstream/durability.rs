@@ -4,26 +4,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Failure, JetStreamBus};
+use super::{super::Durability, Failure, JetStreamBus};
 
 /// The most bytes of a monitoring answer that are read.
 const MAX_ANSWER: u64 = 1024 * 1024;
 
-/// How far an acknowledged event is safe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// It is on the disk: `sync_interval: always`.
-    Fsynced,
-    /// Three servers or more hold it.
-    Replicated,
-    /// One server holds it, and writes it to the disk some time later: a power failure may take
-    /// it back. Also where it is not known.
-    Buffered,
-}
-
 impl JetStreamBus {
     /// Asks how durable the bus is: the stream's replicas, or the server's monitoring.
-    pub async fn durability(&self) -> Durability {
+    pub(super) async fn worth(&self) -> Durability {
         let replicas = async {
             let jetstream = self.connection.jetstream()?;
             let stream = jetstream.get_stream(&self.names.stream).await?;

@@ -50,7 +50,8 @@ impl JetStreamBus {
     }
 }
 
-fn stored(headers: Option<HeaderMap>, payload: Bytes) -> Result<Stored, Failure> {
+/// A message as a direct read answers with it.
+pub fn stored(headers: Option<HeaderMap>, payload: Bytes) -> Result<Stored, Failure> {
     let headers = headers.ok_or("a message without headers")?;
     let text = |name: &str| {
         headers
