@@ -90,7 +90,8 @@ export class Grid {
   /** Takes the topic's definition anew: columns come and go with the table's. */
   describe(topic) {
     this.#topic = topic;
-    this.setColumns(topic.columns ?? []);
+    // While its database is away a topic comes without columns: those that it had stay.
+    this.setColumns(topic.columns ?? this.#columns);
   }
 
   setColumns(columns) {

@@ -84,7 +84,7 @@ export class Table {
   select({ filter, order } = {}) {
     const asked = listed(order);
     const by = [...(asked.length ? asked : this.order), ...this.key].map((one) => {
-      const [column, direction] = one.split(" ");
+      const [column, direction] = one.trim().split(" ");
       return { column, sign: direction === "desc" ? -1 : 1, of: KINDS[this.columns[column]] };
     });
     const compare = (a, b) => {
@@ -136,6 +136,9 @@ function formed(table, event, filter) {
 
 /** A server's world: its tables, its stream, and every session at any of its gateways. */
 export class World {
+  /** What every query is answered with; null where it is answered. */
+  failing = null;
+
   log = [];
   epoch = 1;
   /** The offset of the first event that is still there. */
@@ -370,6 +373,7 @@ class Session {
     const table = world.tables[type];
     if (!table?.columns) return table ? this.fail(rid, 400, "bad_param") : this.fail(rid, 404, "unknown_type");
     if (!this.live) return this.fail(rid, 400, "bad_param", { detail: "sys:hello: first, with hello=1" });
+    if (world.failing) return this.fail(rid, world.failing.code, world.failing.error);
     this.asked += 1;
     world.clock.in(world.reading(), () => {
       this.asked -= 1;

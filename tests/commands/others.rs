@@ -151,7 +151,13 @@ fn check_sees_that_the_folder_admits_no_wal_and_no_bus() {
     if std::fs::write(folder.path("probe"), "").is_ok() {
         check.uid(65534).gid(65534);
     }
-    let ran = check.output().unwrap();
+    // The copy may for a moment still be open in a process that another test is about to start.
+    let ran = loop {
+        match check.output() {
+            Err(err) if err.kind() == std::io::ErrorKind::ExecutableFileBusy => {}
+            ran => break ran.unwrap(),
+        }
+    };
     let said = String::from_utf8_lossy(&ran.stdout);
     let writable = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder.path("."), writable).unwrap();
