@@ -210,6 +210,8 @@ describe("the console's views", { concurrency: false }, () => {
     const types = () => page.$$eval("#own-frames li[data-type]", (lines) => [...new Set(lines.map((line) => line.dataset.type))]);
     await page.waitForSelector(`#own-frames li[data-direction="out"][data-type="sys:hello"]`);
     await page.waitForSelector(`#own-frames li[data-direction="in"][data-type="sys:welcome"]`);
+    // Before the page has asked for the rows their changes do not concern it.
+    await page.waitForSelector(`#own-frames li[data-direction="in"][data-type=patient]`);
     await page.fill("#own-filter", "patient");
     await writer.run("update patient set ward = 'seen' where id = 2");
     await page.waitForSelector(seen);
