@@ -559,7 +559,7 @@ fn replies(
             What::Reply(..) => !(single && claim.topic == "page"),
             What::View(..) => single,
         };
-        claim.at.epoch == *epoch && told
+        claim.at.epoch == *epoch && claim.at.offset <= stream.end && told
     });
     claims.sort_by_key(|claim| claim.at.offset);
     let mut folds: HashMap<&str, Rows> = HELD.map(|topic| (topic, Rows::new())).into();

@@ -11,6 +11,7 @@ use super::{
     frame::{Event, Frame},
     judge::{Class, Verdict},
     rows::{HELD, Rows, Tables},
+    taker::Way,
     truth::Truth,
 };
 
@@ -33,6 +34,10 @@ pub struct Stream {
     pub epochs: Vec<(Arc<str>, Events)>,
     /// The groups of the first history.
     pub groups: Vec<Group>,
+    /// Up to where in the first history all events can have been seen. A history that was lost with
+    /// the bus ends for each client where it was then, and what only those saw further that
+    /// do not take everything has holes.
+    pub end: u64,
     /// Rows that went without an event, until a `reload` told it.
     pub vanished: Vec<Vanished>,
 }
@@ -54,7 +59,10 @@ pub struct Vanished {
 impl Stream {
     /// Puts the logs together. Two frames in one place are a violation.
     pub fn of(logs: &[Log], verdict: &mut Verdict) -> Self {
-        let mut stream = Self::default();
+        let mut stream = Self {
+            end: u64::MAX,
+            ..Self::default()
+        };
         for (client, log) in logs.iter().enumerate() {
             for (_, entry) in &log.entries {
                 let Entry::Got(Frame::Event(event)) = entry else {
@@ -76,7 +84,24 @@ impl Stream {
                 }
             }
         }
+        if stream.epochs.len() > 1 {
+            stream.end = stream.seen_by_who_takes_all(logs);
+            stream.epochs[0].1.split_off(&(stream.end + 1));
+        }
         stream
+    }
+
+    /// The last offset of the first history that came to a client who takes every event.
+    fn seen_by_who_takes_all(&self, logs: &[Log]) -> u64 {
+        let takes_all = |log: &&Log| log.taker.filters.is_empty() && log.taker.way == Way::Socket;
+        let entries = logs.iter().filter(takes_all).flat_map(|log| &log.entries);
+        let offsets = entries.filter_map(|(_, entry)| match entry {
+            Entry::Got(Frame::Event(event)) if event.at.epoch == self.epochs[0].0 => {
+                Some(event.at.offset)
+            }
+            _ => None,
+        });
+        offsets.max().unwrap_or(0)
     }
 
     fn events_mut(&mut self, epoch: &Arc<str>) -> &mut Events {
@@ -137,7 +162,10 @@ impl Stream {
         // A history that was lost may end within a group: the rest of it nobody can have seen.
         match self.epochs.len() {
             1 => groups.extend(walk.close(&open)),
-            _ => groups.extend(walk.cut(&open)),
+            _ => {
+                self.end = groups.last().map_or(0, |group: &Group| group.last);
+                groups.extend(walk.cut(&open));
+            }
         }
         let Walk {
             numbers,
