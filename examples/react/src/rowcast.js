@@ -3,7 +3,7 @@ import { useState, useSyncExternalStore } from "react";
 import { connect } from "rowcast";
 import { useLive } from "rowcast/react";
 
-export const gateway = import.meta.env.VITE_GATEWAY ?? "http://127.0.0.1:8888";
+export const gateway = GATEWAY;
 export const rowcast = connect(gateway);
 
 const watch = (changed) => rowcast.on("sys:status", changed);
