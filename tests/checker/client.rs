@@ -98,6 +98,9 @@ pub struct Client {
     holds: BTreeSet<&'static str>,
     /// The highest numbers seen in `log`, and on a page.
     seen: (u64, u64),
+    /// Where it stands, and the last event that it got. Who resumes from an older cursor holds older
+    /// rows again until it has come there.
+    stands: (u64, u64),
     ready: bool,
     /// How it began with an answer over HTTP, if it did.
     began: Option<Began>,
@@ -130,6 +133,7 @@ impl Client {
             next_rid: number * 1_000_000 + 1,
             holds: BTreeSet::new(),
             seen: (0, 0),
+            stands: (0, 0),
             ready: false,
             began: None,
         }
@@ -166,7 +170,8 @@ impl Client {
 
     fn is_over(&self) -> bool {
         let last = self.last();
-        let all = self.holds_all() && self.asked.is_empty();
+        let (at, newest) = self.stands;
+        let all = self.holds_all() && self.asked.is_empty() && at >= newest;
         last > 0
             && (matches!(self.log.entries.last(), Some((_, Entry::GaveUp(_))))
                 || all && self.seen == (last, last)
@@ -202,6 +207,7 @@ impl Client {
             Way::Events => self.open_events(since.as_deref()).await?,
             Way::Socket | Way::Latest => self.open_socket(since).await?,
         };
+        self.stands.0 = place.as_ref().map_or(0, |place| place.offset);
         self.note(Entry::Connect(place));
         Some(wire)
     }
@@ -275,6 +281,7 @@ impl Client {
     fn take_id(&mut self, id: String) {
         let place = Place::read(&json!(id)).unwrap();
         self.cursor = Some(id);
+        self.stands.0 = place.offset;
         self.note(Entry::Got(Frame::Current(place)));
     }
 
@@ -284,13 +291,15 @@ impl Client {
             Some(id) if json["cursor"] != *id => Frame::Other(format!("{text} with the id {id}")),
             _ => Frame::read(&json, text),
         };
-        if frame.place().is_some() {
+        if let Some(place) = frame.place() {
+            self.stands.0 = place.offset;
             self.cursor = json["cursor"].as_str().map(str::to_owned);
             if self.older.is_none() || self.random.below(300) == 0 {
                 self.older.clone_from(&self.cursor);
             }
         }
-        if let Frame::Event(_) = &frame {
+        if let Frame::Event(event) = &frame {
+            self.stands.1 = self.stands.1.max(event.at.offset);
             self.run.events.fetch_add(1, Ordering::Relaxed);
         }
         match &frame {
@@ -322,6 +331,7 @@ impl Client {
                 // What came before it is of no use.
                 self.holds.clear();
                 self.older = None;
+                self.stands.1 = 0;
             }
             _ => {}
         }
@@ -449,6 +459,7 @@ impl Client {
         self.note(Entry::Begins);
         self.cursor = Some(cursor);
         self.older = None;
+        self.stands.1 = 0;
         self.holds = BTreeSet::from([topic]);
         self.began = Some(Began {
             late,

@@ -139,6 +139,7 @@ pub fn judge(logs: &[Log], truth: &Truth, single: bool, lost: bool) -> Verdict {
             lost,
             single,
             at: None,
+            furthest: 0,
             page: None,
             asked: BTreeMap::new(),
             views: HashMap::new(),
@@ -169,6 +170,9 @@ struct Life<'a, 'l> {
     single: bool,
     /// All up to here it has got.
     at: Option<Place>,
+    /// The furthest that it has come. Who resumes from an older cursor holds a mixture until it is
+    /// there again: a gateway that has not come that far itself says on the way that nothing is missing.
+    furthest: u64,
     /// The first transaction after which the last page of this socket could have been read.
     page: Option<usize>,
     asked: BTreeMap<u64, (&'static str, &'l Select)>,
@@ -210,6 +214,7 @@ impl<'l> Life<'_, 'l> {
                     self.over_http(*ms, topic, select, frame, claims)
                 }
                 Entry::Begins => {
+                    self.furthest = 0;
                     self.views.clear();
                     self.owed.clear();
                     if let Some((topic, reply)) = self.offered.take() {
@@ -233,6 +238,16 @@ impl<'l> Life<'_, 'l> {
     }
 
     fn take(&mut self, ms: u64, frame: &'l Frame, claims: &mut Vec<Claim<'l>>) {
+        self.judge_frame(ms, frame, claims);
+        if let Some(at) = frame.place() {
+            self.furthest = match frame {
+                Frame::Reset { .. } => 0,
+                _ => self.furthest.max(at.offset),
+            };
+        }
+    }
+
+    fn judge_frame(&mut self, ms: u64, frame: &'l Frame, claims: &mut Vec<Claim<'l>>) {
         match frame {
             Frame::Event(event) => self.event(event),
             Frame::Reply(reply) if reply.rid.is_none() => {
@@ -351,6 +366,9 @@ impl<'l> Life<'_, 'l> {
 
     /// What it holds now is what the stream amounts to there.
     fn holds(&mut self, at: &'l Place, claims: &mut Vec<Claim<'l>>) {
+        if at.offset < self.furthest {
+            return;
+        }
         for (topic, rows) in &self.views {
             let mut owed = self.owed.keys();
             if !self.unsure.contains(topic) && owed.all(|(other, _)| other != topic) {

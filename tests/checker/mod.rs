@@ -31,6 +31,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// Replies that said that they are not exact, without the time around a producer's death.
     pub inexact: usize,
+    /// Whether every gateway came to answer exactly once nobody wrote any more.
+    pub steady: bool,
 }
 
 /// The seed, given or new.
