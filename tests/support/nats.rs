@@ -210,8 +210,11 @@ pub fn binary() -> PathBuf {
 /// system takes ports for connections, so that a server that was killed finds it free again.
 pub fn free_port() -> u16 {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    // Tests that run at once begin at different places.
-    let begin = || AtomicU16::new(10_000 + u16::try_from(std::process::id() % 20_000).unwrap());
+    // Processes that run at once begin far apart, also those that started one after the other.
+    let begin = || {
+        let place = u64::from(std::process::id()) * 389 % 20_000;
+        AtomicU16::new(10_000 + u16::try_from(place).unwrap())
+    };
     let next = NEXT.get_or_init(begin);
     loop {
         let port = 10_000 + next.fetch_add(1, Ordering::Relaxed) % 22_000;
