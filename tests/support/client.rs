@@ -5,7 +5,9 @@ use serde_json::Value as Json;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Message, client::IntoClientRequest, handshake::client::Request},
+    tungstenite::{
+        Error, Message, client::IntoClientRequest, handshake::client::Request, http::StatusCode,
+    },
 };
 
 use super::in_time;
@@ -30,11 +32,23 @@ impl Socket {
         Self::request(url.into_client_request().unwrap()).await
     }
 
-    /// Connects with headers of one's own.
+    /// Connects with headers of one's own, and again to a gateway that is still starting.
     pub async fn request(request: Request) -> Self {
-        let (stream, _) = in_time("a handshake", connect_async(request))
-            .await
-            .unwrap();
+        let open = async {
+            loop {
+                match connect_async(request.clone()).await {
+                    Ok((stream, _)) => return stream,
+                    // As a client does: the gateway listens already, and waits for its database.
+                    Err(Error::Http(answer))
+                        if answer.status() == StatusCode::SERVICE_UNAVAILABLE =>
+                    {
+                        tokio::task::yield_now().await;
+                    }
+                    Err(err) => panic!("the handshake was refused: {err}"),
+                }
+            }
+        };
+        let stream = in_time("a handshake", open).await;
         Self { stream }
     }
 
