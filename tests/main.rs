@@ -5,12 +5,14 @@
 
 mod support;
 
+mod bench;
 mod bus_contract;
 mod capture;
 mod checker;
 mod commands;
 mod continuity;
 mod crowds;
+mod deflate;
 mod descriptions;
 mod django_move;
 mod documents;
@@ -18,6 +20,7 @@ mod exactness;
 mod examples;
 mod filters;
 mod http;
+mod inbound;
 mod jetstream;
 mod joined;
 mod kills;

@@ -1,5 +1,6 @@
 //! The command line: what can be asked of the binary, and what its exit codes mean.
 
+pub mod bench;
 mod check;
 pub mod init;
 mod produce;
@@ -114,6 +115,8 @@ pub enum Command {
     Tail(Tail),
     /// Print the topics' rows as types, for TypeScript or as JSON Schema
     Types(Types),
+    /// Put load on a server of yours, and say what it does with it
+    Bench(Box<bench::Bench>),
     /// Check every precondition and say how to mend what is not met
     Check,
     /// Look at a database and write a commented rowcast.toml for it

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::{Cli, Command, Exit, check, init, produce, publish, query, remove, serve, tail, types};
+use super::{
+    Cli, Command, Exit, bench, check, init, produce, publish, query, remove, serve, tail, types,
+};
 use crate::{
     config::{self, Config, ConfigError},
     telemetry,
@@ -17,6 +19,7 @@ pub fn run(cli: &Cli) -> Exit {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let done = match &cli.command {
         Command::Init(options) => init::run(&cli.common, options),
+        Command::Bench(asked) => bench::run(asked),
         command => load(cli).and_then(|config| with(command, &config)),
     };
     done.unwrap_or_else(|err| {
@@ -49,7 +52,7 @@ fn with(command: &Command, config: &Config) -> anyhow::Result<Exit> {
         Command::Check => runtime.block_on(check::run(config)),
         Command::Remove => runtime.block_on(remove::run(config)),
         // Handled before there is a configuration.
-        Command::Init(_) => Ok(Exit::Fine),
+        Command::Init(_) | Command::Bench(_) => Ok(Exit::Fine),
     };
     // What still runs on a thread, a query for instance, is not waited for.
     runtime.shutdown_background();

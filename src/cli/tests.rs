@@ -52,6 +52,7 @@ fn every_command_takes_the_common_flags() {
         "produce",
         "tail",
         "publish patient 1",
+        "bench -n 1",
     ] {
         let cli = line(&format!("{command} --bus embedded: --config x")).unwrap();
         assert_eq!(cli.overrides().bus.as_deref(), Some("embedded:"));

@@ -3,9 +3,11 @@
 //! takes its exact place between two events (docs/protocol.md §1.1).
 
 mod condense;
+pub mod deflate;
 mod events;
 mod filters;
 mod frame;
+pub mod inbound;
 mod latest;
 mod requests;
 mod resume;
@@ -44,8 +46,7 @@ use crate::{
     topic::{Topic, Topics},
 };
 
-/// How often a query is read again that has no place in the stream, or whose place was lost before
-/// the reply could be sent.
+/// How often a query is read again that has no place in the stream, or that lost it too early.
 const MAX_TRIES: u8 = 6;
 
 /// The pause before a query is read again the first time; it doubles with every time. A commit is in
@@ -153,8 +154,7 @@ enum Inexact {
     Unknown,
     /// The stream did not come far enough in time.
     Late,
-    /// What this socket was sent, or what stands before something that the read saw, was still not
-    /// visible after the last try.
+    /// What this socket was sent, or stands before what was read, was not visible to the last try.
     Unseen,
 }
 

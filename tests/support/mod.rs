@@ -6,6 +6,7 @@ pub mod client;
 pub mod command;
 pub mod django;
 pub mod follower;
+pub mod frames;
 pub mod nats;
 pub mod postgres;
 pub mod producer;

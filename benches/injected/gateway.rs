@@ -1,0 +1,96 @@
+//! The gateway, put together as src/app/gateway.rs does it, with what no configuration names: a bus of
+//! this program's own, and no database.
+
+use std::{sync::Arc, time::Duration};
+
+use rowcast::{
+    bus::Bus,
+    fanout::{self, Pages},
+    groups::Group,
+    http::{self, Door, Edge, Origins},
+    metrics::{Health, Metrics},
+    pipeline::{self, Process, Serving, Watching},
+    position::{Epoch, Position},
+    protocol::{GROUP, Language},
+    query,
+    ring::Ring,
+    session::{Filters, Gateway, SessionConfig},
+    topic::{Topic, TopicSpec, Topics},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// As in rowcast.example.toml.
+const RING_BYTES: usize = 64 * 1024 * 1024;
+
+/// More sockets than any measurement opens.
+const MAX_SOCKETS: usize = 100_000;
+
+/// Starts serving on `listen`.
+pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
+    let (health, metrics) = (Health::default(), Metrics::default());
+    let stop = CancellationToken::new();
+    let from = Position::start_of(Epoch::parse("bench").unwrap());
+    let ring = Ring::new(from.clone(), RING_BYTES);
+    let topics = Topics::new(vec![Topic::resolve(spec, None).unwrap()]).unwrap();
+    let pages = Pages::new(topics.clone());
+    let (queries, _nobody) = query::channel(Duration::from_secs(1));
+    tokio::spawn(fanout::run(
+        bus.clone(),
+        from,
+        ring.clone(),
+        pages.clone(),
+        (health.clone(), metrics.clone()),
+        (None, stop.clone()),
+    ));
+    let group = Group::new(GROUP, MAX_SOCKETS);
+    let serving = Serving {
+        ring: ring.clone(),
+        group: group.clone(),
+    };
+    let both = (health.clone(), metrics.clone());
+    let source = Watching::Elsewhere("nothing".into());
+    let process = Process::new(listen.to_owned(), both, source, Some(serving));
+    let gateway = Arc::new(Gateway {
+        filters: Filters::new(ring.clone(), queries.clone()),
+        backlog: fanout::serve_backlog(bus.clone(), ring.clone(), metrics.clone()),
+        pages: pages.clone(),
+        queries,
+        group,
+        metrics: metrics.clone(),
+        health: health.clone(),
+        config: sessions(),
+        stop: stop.clone(),
+        topics,
+        ring,
+    });
+    let edge = Edge {
+        gateway,
+        publisher: fanout::serve_publisher(bus.clone(), metrics.clone()),
+        pipeline: pipeline::serve(bus, Arc::new(process)),
+        pages,
+        demo: None,
+        origins: Origins::new(Vec::new(), true),
+        echoes: Group::new("echo", MAX_SOCKETS),
+    };
+    let door = Door::of_gateway(health, metrics, Language::En);
+    door.open(Arc::new(edge));
+    let listener = TcpListener::bind(listen).await.unwrap();
+    tokio::spawn(http::serve(listener, door, stop));
+}
+
+/// As in rowcast.example.toml.
+fn sessions() -> SessionConfig {
+    SessionConfig {
+        ping_interval: Duration::from_secs(25),
+        pong_timeout: Duration::from_secs(10),
+        hello_timeout: Duration::from_secs(10),
+        tick_interval: Duration::from_secs(5),
+        write_timeout: Duration::from_secs(10),
+        drain: Duration::from_secs(5),
+        max_message_bytes: 65_536,
+        queries_running: 2,
+        queries_queued: 8,
+        language: Language::En,
+    }
+}
