@@ -8,6 +8,7 @@
 pub mod client;
 pub mod frame;
 pub mod judge;
+pub mod machine;
 pub mod random;
 pub mod rows;
 pub mod scene;
@@ -33,6 +34,8 @@ pub struct Report {
     pub inexact: usize,
     /// Whether every gateway came to answer exactly once nobody wrote any more.
     pub steady: bool,
+    /// Whether more wanted to run than the machine could serve in time.
+    pub crowded: bool,
 }
 
 /// The seed, given or new.

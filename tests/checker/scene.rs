@@ -15,6 +15,7 @@ use super::{
     Report,
     client::{Client, Log, Run},
     judge::judge,
+    machine::Machine,
     random::Random,
     rows::{HELD, TOPICS},
     truth::{SLOT, Truth},
@@ -99,6 +100,7 @@ impl Plan {
             env: self.env(),
             ..Options::default()
         });
+        let machine = Machine::watch();
         let clients = Clients::start(self, vec![server.address().to_owned()]).await;
         let writers = Processes::start(&server.database(), server.folder(), self.seed, self.time);
         clients.see(100).await;
@@ -119,7 +121,7 @@ impl Plan {
         let logs = clients.finish(last).await;
         let steady = self.steady(&[server.address().to_owned()]).await;
         let truth = Truth::of_writers(&noted);
-        self.report(logs, &truth, &killer, steady)
+        self.report(logs, &truth, &killer, (steady, &machine))
     }
 
     async fn run_postgres(&self) -> Report {
@@ -127,6 +129,7 @@ impl Plan {
         stack.produce();
         let sql = format!("SELECT pg_create_logical_replication_slot('{SLOT}', 'test_decoding')");
         stack.database.sql(&sql);
+        let machine = Machine::watch();
         let clients = Clients::start(self, stack.addresses()).await;
         let writers = Tasks::start(&stack.database, self.seed);
         clients.see(100).await;
@@ -156,7 +159,7 @@ impl Plan {
         }
         let steady = self.steady(&stack.addresses()).await;
         let truth = Truth::of_slot(&stack.database);
-        self.report(logs, &truth, &killer, steady)
+        self.report(logs, &truth, &killer, (steady, &machine))
     }
 
     /// Whether each of these gateways comes to answer exactly. With a fault built in none need.
@@ -173,7 +176,13 @@ impl Plan {
         true
     }
 
-    fn report(&self, logs: Vec<Log>, truth: &Truth, killer: &Killer, steady: bool) -> Report {
+    fn report(
+        &self,
+        logs: Vec<Log>,
+        truth: &Truth,
+        killer: &Killer,
+        (steady, machine): (bool, &Machine),
+    ) -> Report {
         let verdict = judge(&logs, truth, self.setup == Setup::Postgres, self.lose_bus);
         let (setup, seed) = match self.setup {
             Setup::Sqlite => ("sqlite+embedded", self.seed),
@@ -186,13 +195,15 @@ impl Plan {
             .count();
         let line = format!(
             "checker {setup} seed {seed}: {} transactions, {} queries, {} resumes, {} kills, {} violations \
-             ({} replies not exact, {healthy} of them without a producer's death; errors {:?})",
+             ({} replies not exact, {healthy} of them without a producer's death, {:.1} threads for each core; \
+             errors {:?})",
             truth.order.len(),
             verdict.replies,
             verdict.resumes,
             killer.kills,
             verdict.violations.len(),
             verdict.inexact.len(),
+            machine.running(),
             verdict.errors,
         );
         Report {
@@ -200,6 +211,7 @@ impl Plan {
             verdict,
             inexact: healthy,
             steady,
+            crowded: machine.was_crowded(),
         }
     }
 }
@@ -378,9 +390,13 @@ impl Report {
         assert!(first.is_empty(), "{}\n{}", first.join("\n"), self.line);
         let line = &self.line;
         assert!(self.steady, "a gateway at rest is not exact\n{line}");
-        // How many are late while all is busy is the machine's affair in a debug build: the stream has
-        // 250 ms to come past a read, and on a slow machine another producer takes over late, too.
-        let in_time = cfg!(debug_assertions) || self.inexact == 0;
-        assert!(in_time, "replies were late\n{line}");
+        // The stream has 250 ms to come past a read. A debug build beside writers and clients may be late
+        // for some, and on a crowded machine for any number; a producer takes over late there, too.
+        let most = match cfg!(debug_assertions) {
+            true if self.crowded => usize::MAX,
+            true => self.verdict.replies as usize / 2,
+            false => 0,
+        };
+        assert!(self.inexact <= most, "replies were late\n{line}");
     }
 }

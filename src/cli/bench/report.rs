@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Instant};
 use serde::Serialize;
 
 use super::tally::Tally;
+use crate::protocol::ErrorCode;
 
 /// What was measured. Nothing that was not is in it.
 #[derive(Debug, Default, Serialize)]
@@ -307,6 +308,11 @@ impl Report {
                 "refused",
                 format!("{} events; the first with\n{why}", self.refused),
             )?;
+            if why.contains(ErrorCode::UnknownType.slug()) {
+                let hint = "--topic names one that the server has; of its own a server has one with\n\
+                            [[topics]]\ntype = \"bench\"\nin its rowcast.toml";
+                row(f, "what to do", hint.to_owned())?;
+            }
         }
         Ok(())
     }
