@@ -20,6 +20,8 @@ pub struct Posts {
     head: String,
     waiting: VecDeque<Mark>,
     free: Vec<usize>,
+    /// Connections that the server has closed while they had nothing to do, as it may.
+    gone: usize,
     /// The first answer that was not 2xx.
     pub refusal: Option<String>,
 }
@@ -64,6 +66,7 @@ impl Posts {
                 "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
             ),
             waiting: VecDeque::new(),
+            gone: 0,
             refusal: None,
         })
     }
@@ -75,7 +78,7 @@ impl Posts {
 
     /// Whether everything is answered.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.free.len() == self.connections.len()
+        self.waiting.is_empty() && self.free.len() + self.gone == self.connections.len()
     }
 
     /// An event to be sent when there is a connection.
@@ -102,6 +105,9 @@ impl Posts {
             self.waiting.pop_front();
             connection.write()?;
         }
+        if !self.waiting.is_empty() && self.gone == self.connections.len() {
+            bail!("the server has closed all connections, which it should keep");
+        }
         Ok(())
     }
 
@@ -115,8 +121,16 @@ impl Posts {
             return Ok(());
         };
         connection.write()?;
-        connection.read()?;
+        let side = connection.read()?;
         let Some((status, length)) = answer(&connection.answer) else {
+            if side == Side::Closed {
+                if connection.asked.is_some() {
+                    bail!("the server has closed a connection instead of answering");
+                }
+                let before = self.free.len();
+                self.free.retain(|free| *free != index);
+                self.gone += before - self.free.len();
+            }
             return Ok(());
         };
         let Some(number) = connection.asked.take() else {
@@ -128,7 +142,10 @@ impl Posts {
             self.refusal.get_or_insert_with(text);
         }
         connection.answer.drain(..length);
-        self.free.push(index);
+        match side {
+            Side::Open => self.free.push(index),
+            Side::Closed => self.gone += 1,
+        }
         Ok(())
     }
 }
@@ -145,17 +162,27 @@ impl Connection {
         Ok(())
     }
 
-    fn read(&mut self) -> anyhow::Result<()> {
+    fn read(&mut self) -> anyhow::Result<Side> {
         let mut buffer = [0; 4096];
         loop {
             match self.tcp.read(&mut buffer) {
-                Ok(0) => bail!("the server has closed a connection that it should keep"),
+                Ok(0) => return Ok(Side::Closed),
+                Err(err) if err.kind() == io::ErrorKind::ConnectionReset => {
+                    return Ok(Side::Closed);
+                }
                 Ok(read) => self.answer.extend_from_slice(&buffer[..read]),
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(Side::Open),
                 Err(err) => return Err(err).context("reading an answer"),
             }
         }
     }
+}
+
+/// Whether the server's side of a connection is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Open,
+    Closed,
 }
 
 /// Status and length of the answer that `bytes` begin with, once it is whole.
@@ -178,6 +205,48 @@ fn answer(bytes: &[u8]) -> Option<(u16, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_that_is_closed_while_it_has_nothing_to_do_is_not_needed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/api/events", listener.local_addr().unwrap());
+        let target = Target::parse(&url, &["http"]).unwrap();
+        let mut poll = mio::Poll::new().unwrap();
+        let mut posts = Posts::connect(&target, (poll.registry(), 0, 2)).unwrap();
+        let mut taken = vec![listener.accept().unwrap().0, listener.accept().unwrap().0];
+        let mut until = |posts: &mut Posts, done: &dyn Fn(&Posts) -> bool| {
+            let mut events = mio::Events::with_capacity(8);
+            while !done(posts) {
+                poll.poll(&mut events, Some(std::time::Duration::from_secs(10)))
+                    .unwrap();
+                assert!(!events.is_empty(), "nothing happens");
+                for event in &events {
+                    posts.ready(event.token(), &mut Vec::new())?;
+                }
+            }
+            anyhow::Ok(())
+        };
+        drop(taken.remove(0));
+        until(&mut posts, &|posts| posts.gone == 1).unwrap();
+        assert!(posts.is_idle());
+        posts.add(Mark {
+            due_ns: 1,
+            number: 0,
+        });
+        posts.flush(&Body::parse("{mark}", 60).unwrap()).unwrap();
+        taken[0]
+            .write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
+        until(&mut posts, &|posts| posts.is_idle()).unwrap();
+        posts.add(Mark {
+            due_ns: 1,
+            number: 1,
+        });
+        posts.flush(&Body::parse("{mark}", 60).unwrap()).unwrap();
+        taken.clear();
+        let err = until(&mut posts, &|posts| posts.is_idle()).unwrap_err();
+        assert!(err.to_string().contains("instead of answering"), "{err}");
+    }
 
     #[test]
     fn an_answer_ends_where_it_says() {
