@@ -66,15 +66,16 @@ fn split_name(name: &str) -> (&str, Option<&str>, Option<&str>) {
 }
 
 fn add_filter(params: &mut Map<String, Json>, column: &str, test: Option<&str>, value: &str) {
-    let value = match serde_json::from_str::<Json>(value) {
+    let text = value;
+    let value = match serde_json::from_str::<Json>(text) {
         Ok(json @ (Json::Null | Json::Bool(_) | Json::Number(_))) => json,
-        _ => Json::String(value.to_owned()),
+        _ => text.into(),
     };
     let filter = params.entry("filter").or_insert_with(|| json!({}));
     let slot = &mut filter[column];
     match test {
         // `filter[col][like]=12` is text, whatever it looks like.
-        Some("like") => slot_object(slot).insert("like".into(), text_of(value).into()),
+        Some("like") => slot_object(slot).insert("like".into(), text.into()),
         Some(test) => slot_object(slot).insert(test.to_owned(), value),
         None => {
             let before = slot_object(slot).remove("eq");
@@ -98,13 +99,6 @@ fn slot_object(slot: &mut Json) -> &mut Map<String, Json> {
     slot.as_object_mut().expect("was just made an object")
 }
 
-fn text_of(value: Json) -> String {
-    match value {
-        Json::String(text) => text,
-        other => other.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +112,11 @@ mod tests {
         let query = "page=2&size=20&order=name%20desc&filter[ward]=%223%22&filter[age][gte]=80&filter[left_at]=null&filter[floor]=1&filter[floor]=2";
         let frame = r#"{"page":2,"size":20,"order":"name desc","filter":{"ward":"\"3\"","age":{"gte":80},"left_at":null,"floor":[1,2]}}"#;
         assert_eq!(query_string(query), select(frame));
+        // It would be written 0.0 as a number.
+        assert_eq!(
+            query_string("filter[note][like]=0e0"),
+            select(r#"{"filter":{"note":{"like":"0e0"}}}"#)
+        );
         assert_eq!(query_string("id=7"), Select::read_id(&json!("7")));
         assert_eq!(
             query_string("key[a]=1&key[b]=x"),
