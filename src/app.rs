@@ -14,7 +14,8 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, Listen},
+    callers::Room,
+    config::{self, Config, Listen},
     http::{self, Door},
 };
 use gateway::{Running, drain, passed_on};
@@ -39,7 +40,7 @@ const FANOUT_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct App {
     address: SocketAddr,
-    server: JoinHandle<io::Result<()>>,
+    server: JoinHandle<()>,
     gateway: Assembly,
     loops: Loops,
     grace: Duration,
@@ -68,7 +69,12 @@ impl App {
         let loops = Loops::default();
         let (health, metrics) = (loops.health.clone(), loops.metrics.clone());
         let door = Door::of_gateway(health, metrics, config.server.language);
-        let server = http::serve(listener, door.clone(), loops.stops.accept.clone());
+        let server = http::serve(
+            listener,
+            door.clone(),
+            terms(&config.server),
+            loops.stops.accept.clone(),
+        );
         let server = tokio::spawn(server);
         let (task_config, task_loops) = (config.clone(), loops.clone());
         let mut going = tokio::spawn(async move {
@@ -119,7 +125,7 @@ impl App {
                     tokio::select! {
                         () = &mut shutdown => {}
                         () = self.loops.failed.cancelled() => bail!("a part of the gateway has failed; the log says which"),
-                        ended = &mut self.server => ended.context("the listener has failed")??,
+                        ended = &mut self.server => ended.context("the listener has failed")?,
                     }
                     break Some(running);
                 }
@@ -127,7 +133,7 @@ impl App {
                     let done = tokio::select! {
                         () = &mut shutdown => { going.abort(); break None; }
                         ended = &mut self.server => {
-                            ended.context("the listener has failed")??;
+                            ended.context("the listener has failed")?;
                             break None;
                         }
                         done = &mut going => done,
@@ -184,6 +190,19 @@ async fn stop(loops: &Loops, running: Option<Running>, grace: Duration, drain: D
     }
     stops.sessions.cancel();
     stops.fanout.cancel();
+}
+
+/// What a listener of this configuration admits.
+fn terms(server: &config::Server) -> http::Terms {
+    http::Terms {
+        room: Room {
+            all: server
+                .max_connections
+                .saturating_add(server.spare_connections),
+            of_one: server.max_connections_per_address,
+        },
+        head_timeout: server.head_timeout,
+    }
 }
 
 /// Takes a port; `flag` is where another one is asked for.

@@ -22,6 +22,7 @@ pub mod relay;
 
 // floor 1: the rooms
 pub mod bus;
+pub mod callers;
 pub mod groups;
 pub mod postgres;
 pub mod ring;

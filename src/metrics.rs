@@ -52,6 +52,8 @@ pub struct Metrics {
     pub pushes_sent: Counter,
     /// Pages of page topics read from the database.
     pub pages_read: Counter,
+    /// Connections open now, sockets among them.
+    pub connections: Gauge,
     /// Sockets open now.
     pub sessions: Gauge,
     /// Those of them that read from the bus what has left the ring.
@@ -71,6 +73,7 @@ pub struct Metrics {
     inexact: Family<Kind, Counter>,
     resets: Family<Kind, Counter>,
     closes: Family<Kind, Counter>,
+    refused: Family<Kind, Counter>,
     errors: Family<Kind, Counter>,
     registry: Arc<Registry>,
 }
@@ -102,6 +105,7 @@ impl Default for Metrics {
             retained_bytes: new(r, "retained_wal_bytes", "WAL kept by the database for us"),
             pushes_sent: new(r, "pushes_sent", "Frames written to sockets"),
             pages_read: new(r, "pages_read", "Pages read for page topics"),
+            connections: new(r, "connections", "Open connections"),
             sessions: new(r, "sessions", "Open sockets"),
             behind: new(r, "sessions_behind", "Sockets that read from the bus"),
             ring_offset: new(r, "ring_offset", "Last bus offset in the ring"),
@@ -112,6 +116,7 @@ impl Default for Metrics {
             inexact: new(r, "inexact", "Replies without an exact place, by reason"),
             resets: new(r, "resets", "Clients told to query again, by reason"),
             closes: new(r, "closes", "Sockets closed by the server, by code"),
+            refused: new(r, "connections_refused", "Connections refused, by reason"),
             errors: new(r, "errors", "Error answers, by slug"),
             registry: Arc::new(registry),
         }
@@ -180,6 +185,11 @@ impl Metrics {
     /// What has happened lately.
     pub fn incidents(&self) -> &Incidents {
         &self.incidents
+    }
+
+    /// Counts a connection that was not served, by why.
+    pub fn refused_connection(&self, reason: &str) {
+        self.refused.get_or_create(&kind(reason)).inc();
     }
 
     /// Counts an error answer.

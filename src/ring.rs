@@ -16,7 +16,6 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
 pub use change::Particulars;
@@ -26,6 +25,7 @@ pub use frame::{Frame, FrameKind};
 use crate::{
     horizon::{Horizon, Settled},
     position::{Checkpoint, Position},
+    protocol::Encoded,
 };
 
 /// A place between two frames of the ring.
@@ -160,7 +160,7 @@ impl Ring {
     ) {
         let mut inner = self.lock();
         let position = inner.head.clone();
-        let text = Some(Bytes::from(text(&position)));
+        let text = Some(Encoded::from(text(&position)));
         let frame = Frame {
             topic,
             position,

@@ -252,8 +252,8 @@ fn every_stage_shown_is_one_that_is_told() {
 fn codes() -> Vec<ErrorCode> {
     use ErrorCode::{
         BadJson, BadParam, BusUnavailable, DbUnavailable, Forbidden, Internal, MethodNotAllowed,
-        NotFound, PayloadTooLarge, QueryTimeout, Starting, TooManyRequests, UnknownType,
-        UnsupportedMediaType, UpgradeRequired,
+        NotFound, Overloaded, PayloadTooLarge, QueryTimeout, RequestTimeout, Starting,
+        TooManyRequests, UnknownType, UnsupportedMediaType, UpgradeRequired,
     };
     let all = vec![
         BadJson,
@@ -264,8 +264,10 @@ fn codes() -> Vec<ErrorCode> {
         Internal,
         MethodNotAllowed,
         NotFound,
+        Overloaded,
         PayloadTooLarge,
         QueryTimeout,
+        RequestTimeout,
         TooManyRequests,
         Starting,
         UnknownType,
@@ -373,6 +375,7 @@ fn every_metric_is_explained_and_nothing_that_is_none() {
     metrics.close(1012, "");
     metrics.error("bad_json");
     metrics.inexact("late");
+    metrics.refused_connection("total");
     let exposed = metrics.to_text();
     let names: BTreeSet<String> = exposed
         .lines()

@@ -10,6 +10,7 @@ mod bus_contract;
 mod capture;
 mod checker;
 mod commands;
+mod connections;
 mod continuity;
 mod crowds;
 mod deflate;

@@ -265,11 +265,11 @@ fn postgresql_and_nats_are_spoken_to_in_one_place_each() {
 
 #[test]
 fn the_web_framework_stays_at_the_edge() {
-    assert_eq!(elsewhere("axum", &["src/http/", "src/session/"]), [""; 0]);
-    assert_eq!(
-        elsewhere("tungstenite", &["src/session/wire.rs", "src/cli/tail.rs"]),
-        [""; 0]
-    );
+    for framework in ["axum", "hyper"] {
+        assert_eq!(elsewhere(framework, &["src/http/"]), [""; 0], "{framework}");
+    }
+    let rooms = ["src/http/upgrade.rs", "src/cli/tail.rs"];
+    assert_eq!(elsewhere("tungstenite", &rooms), [""; 0]);
 }
 
 #[test]

@@ -5,16 +5,17 @@ use std::{sync::Arc, time::Duration};
 
 use rowcast::{
     bus::Bus,
+    callers::Room,
     fanout::{self, Pages},
     groups::Group,
-    http::{self, Door, Edge, Origins},
+    http::{self, Door, Edge, Origins, Terms},
     metrics::{Health, Metrics},
     pipeline::{self, Process, Serving, Watching},
     position::{Epoch, Position},
     protocol::{GROUP, Language},
     query,
     ring::Ring,
-    session::{Filters, Gateway, SessionConfig},
+    session::{Filters, Gateway, Lanes, SessionConfig},
     topic::{Topic, TopicSpec, Topics},
 };
 use tokio::net::TcpListener;
@@ -51,7 +52,13 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
     let both = (health.clone(), metrics.clone());
     let source = Watching::Elsewhere("nothing".into());
     let process = Process::new(listen.to_owned(), both, source, Some(serving));
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let lanes = Lanes::new(&ring, cores);
+    for lane in lanes.loops(&ring, &metrics, &stop) {
+        tokio::spawn(lane);
+    }
     let gateway = Arc::new(Gateway {
+        lanes,
         filters: Filters::new(ring.clone(), queries.clone()),
         backlog: fanout::serve_backlog(bus.clone(), ring.clone(), metrics.clone()),
         pages: pages.clone(),
@@ -76,7 +83,14 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
     let door = Door::of_gateway(health, metrics, Language::En);
     door.open(Arc::new(edge));
     let listener = TcpListener::bind(listen).await.unwrap();
-    tokio::spawn(http::serve(listener, door, stop));
+    let terms = Terms {
+        room: Room {
+            all: MAX_SOCKETS,
+            of_one: MAX_SOCKETS,
+        },
+        head_timeout: Duration::from_secs(10),
+    };
+    tokio::spawn(http::serve(listener, door, terms, stop));
 }
 
 /// As in rowcast.example.toml.

@@ -1,7 +1,7 @@
 //! A gateway, put together: from a configuration to running loops, as soon as database and bus are
 //! there.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZero, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use tokio::task::JoinHandle;
@@ -23,7 +23,7 @@ use crate::{
     position::Position,
     protocol::GROUP,
     ring::Ring,
-    session::{Filters, Gateway, SessionConfig},
+    session::{Filters, Gateway, Lanes, SessionConfig},
     source::sqlite::Waker,
     store::demo::{self as demo_tables, DemoWriter},
     topic::Topics,
@@ -145,7 +145,12 @@ async fn edge(
     };
     let reads = matches!(config.bus.url, BusUrl::Embedded);
     let process = process::gateway(config, loops, address, reads, serving);
+    let lanes = Lanes::new(&ring, cores());
+    for lane in lanes.loops(&ring, &loops.metrics, &loops.stops.fanout) {
+        loops.spawn("lane", lane);
+    }
     let gateway = Arc::new(Gateway {
+        lanes,
         topics: topics.clone(),
         filters: Filters::new(ring.clone(), queries.clone()),
         backlog: fanout::serve_backlog(bus.clone(), ring.clone(), loops.metrics.clone()),
@@ -170,6 +175,11 @@ async fn edge(
         echoes: Group::new("echo", config.server.max_connections),
         gateway,
     }))
+}
+
+/// The cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// How long a change producer in another process may be silent. One that reads SQLite has no

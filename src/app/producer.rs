@@ -7,7 +7,7 @@ use anyhow::bail;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{bind, gateway::resolved, loops::Loops, nats, process};
+use super::{bind, gateway::resolved, loops::Loops, nats, process, terms};
 use crate::{
     bus::jetstream::Role,
     config::{BusUrl, Config},
@@ -46,7 +46,8 @@ impl Producer {
             address = Some(listener.local_addr()?);
             let (health, metrics) = (loops.health.clone(), loops.metrics.clone());
             let door = Door::of_producer(health, metrics, config.server.language);
-            tokio::spawn(http::serve(listener, door, loops.stops.accept.clone()));
+            let (terms, stop) = (terms(&config.server), loops.stops.accept.clone());
+            tokio::spawn(http::serve(listener, door, terms, stop));
         }
         let process = process::producer(config, &loops, address);
         let (task_config, task_loops) = (config.clone(), loops.clone());

@@ -125,6 +125,21 @@ pub struct Server {
     /// sockets, and below the descriptor limit of a service with its usual 16,384.
     #[serde(deserialize_with = "within::<1, 10_000_000, _, _>")]
     pub max_connections: usize,
+    /// TCP connections beyond those: requests, and who has sent nothing yet. Default 2,000: a page
+    /// makes a handful of requests and lets go of them.
+    #[serde(deserialize_with = "within::<1, 10_000_000, _, _>")]
+    pub spare_connections: usize,
+    /// TCP connections of one address; this machine's own are not counted. Default as good as none:
+    /// behind a proxy or a company's network everybody has one address.
+    #[serde(deserialize_with = "within::<1, 10_000_000, _, _>")]
+    pub max_connections_per_address: usize,
+    /// From being accepted, or from the last answer, to the whole head of a request, in ms. Default
+    /// 10,000: a head is one packet, and a lost one is sent again within seconds.
+    #[serde(
+        rename = "head_timeout_ms",
+        deserialize_with = "millis::<100, 3_600_000, _>"
+    )]
+    pub head_timeout: Duration,
     /// Language of `msg` texts. Default Chinese, as in the tutorial.
     pub language: Language,
 }

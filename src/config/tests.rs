@@ -40,6 +40,9 @@ fn the_example_says_what_the_documentation_of_the_settings_says() {
     assert_eq!((server.queries_running, server.queries_queued), (2, 8));
     assert_eq!(server.ring_max_bytes, 64 * 1024 * 1024);
     assert_eq!(server.max_connections, 10_000);
+    assert_eq!(server.spare_connections, 2_000);
+    assert_eq!(server.max_connections_per_address, 10_000_000);
+    assert_eq!(server.head_timeout, Duration::from_secs(10));
     assert_eq!(server.language, Language::Zh);
     let database = &config.database;
     assert_eq!(database.url.to_string(), "sqlite:rowcast.db");

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +15,7 @@ use crate::{
     horizon::Horizon,
     metrics::Metrics,
     position::Position,
-    protocol::{self, Params, Select},
+    protocol::{self, Encoded, Params, Select},
     query::Queries,
     ring::Ring,
     store::Snapshot,
@@ -73,7 +72,7 @@ struct Stale {
 #[derive(Debug)]
 struct Fresh {
     read: Arc<Snapshot>,
-    frame: Option<(Position, Bytes)>,
+    frame: Option<(Position, Encoded)>,
 }
 
 impl Pages {
@@ -134,7 +133,7 @@ impl Pages {
 
     /// The topic's page as a frame at `cursor`, and what it saw, where nothing before the ring's
     /// head has touched it since it was read.
-    pub fn fresh(&self, topic: &str, cursor: &Position) -> Option<(Bytes, Option<Horizon>)> {
+    pub fn fresh(&self, topic: &str, cursor: &Position) -> Option<(Encoded, Option<Horizon>)> {
         let mut state = self.lock();
         let fresh = state.fresh.get_mut(topic)?;
         let made = fresh.frame.take().filter(|(place, _)| place == cursor);

@@ -1,5 +1,7 @@
 //! How HTTP answers: JSON bodies, and errors that say what to do next.
 
+use std::time::Duration;
+
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
@@ -10,6 +12,9 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::protocol::{ErrorCode, Failure, Language};
 
+/// How long the at most 64 KiB of a body may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// An error answer: `{"code":…,"error":…,"msg":…}`.
 #[derive(Debug)]
 pub struct Refused {
@@ -19,8 +24,9 @@ pub struct Refused {
     pub language: Language,
 }
 
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
+impl Refused {
+    /// What is told.
+    pub fn body(&self) -> Json {
         let code = self.failure.code;
         let mut body = json!({
             "code": code.status(), "error": code.slug(), "msg": code.message(self.language),
@@ -28,7 +34,14 @@ impl IntoResponse for Refused {
         if let Some(detail) = self.failure.detail {
             body["detail"] = detail.into();
         }
-        let mut response = with_status(code.status(), body.to_string());
+        body
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = self.failure.code.status();
+        let mut response = with_status(status, self.body().to_string());
         if let Some(wait) = self.failure.retry_after_ms {
             let seconds = HeaderValue::from(wait.div_ceil(1000));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
@@ -55,11 +68,13 @@ pub fn with_status(status: u16, body: String) -> Response {
 /// Reads a JSON body as text; an empty one is `None`.
 ///
 /// # Errors
-/// 413 over 64 KiB, 415 where the body says that it is something else, 400 if it is not UTF-8.
+/// 413 over 64 KiB, 415 where the body says that it is something else, 400 if it is not UTF-8, 408 if
+/// it takes too long to come.
 pub async fn json_text(request: Request) -> Result<Option<String>, ErrorCode> {
     let is_json = says_json(request.headers());
-    let bytes = Bytes::from_request(request, &())
+    let bytes = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &()))
         .await
+        .map_err(|_| ErrorCode::RequestTimeout)?
         .map_err(|rejection| match rejection.into_response().status() {
             StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::PayloadTooLarge,
             _ => ErrorCode::BadJson,

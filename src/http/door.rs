@@ -31,7 +31,7 @@ pub struct Door(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    behind: OnceLock<Router>,
+    behind: OnceLock<(Router, Arc<Edge>)>,
     closed: ErrorCode,
     health: Health,
     metrics: Metrics,
@@ -61,7 +61,20 @@ impl Door {
 
     /// Lets requests in, from now on; the first call counts.
     pub fn open(&self, edge: Arc<Edge>) {
-        self.0.behind.get_or_init(|| router(edge));
+        self.0.behind.get_or_init(|| (router(edge.clone()), edge));
+    }
+
+    /// What the routes need, once the door is open.
+    pub(super) fn edge(&self) -> Option<&Arc<Edge>> {
+        self.0.behind.get().map(|(_, edge)| edge)
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(super) fn language(&self) -> Language {
+        self.0.language
     }
 
     pub(super) fn routes(&self) -> Router {
@@ -77,7 +90,7 @@ impl Door {
 /// Hands a request to what is behind the door.
 async fn pass(State(door): State<Door>, request: Request) -> Response {
     match door.0.behind.get() {
-        Some(router) => match router.clone().oneshot(request).await {
+        Some((router, _)) => match router.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         },

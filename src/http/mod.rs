@@ -1,19 +1,23 @@
 //! HTTP: the routes, and what holds for all of them.
 
+mod accept;
 mod answer;
 mod api;
 mod client;
+mod connection;
 mod console;
 mod demo;
 mod door;
+mod farewell;
 mod files;
 mod origins;
 mod pipeline;
 mod sockets;
 mod stream;
 mod types;
+mod upgrade;
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -22,16 +26,14 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
-    serve::ListenerExt,
 };
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowCredentials, AllowOrigin, Any, CorsLayer},
     set_header::SetResponseHeaderLayer,
 };
 
+pub use accept::{Terms, serve};
 pub use demo::{Demo, hint};
 pub use door::Door;
 pub use origins::Origins;
@@ -86,23 +88,6 @@ pub struct Edge {
     pub echoes: Group,
 }
 
-/// Serves what is behind `door` on `listener` until `stop` is cancelled and the requests of by then are
-/// answered. Sockets live on: they are sessions, and told to stop as such.
-///
-/// # Errors
-/// What the listener says, should it fail.
-pub async fn serve(listener: TcpListener, door: Door, stop: CancellationToken) -> io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // A push is one small write: it must not wait for another.
-        if let Err(err) = stream.set_nodelay(true) {
-            tracing::debug!(error = %err, "TCP_NODELAY cannot be set");
-        }
-    });
-    axum::serve(listener, door.routes())
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
-}
-
 /// The routes behind the door.
 fn router(edge: Arc<Edge>) -> Router {
     let cors = cors(&edge.origins);
@@ -121,8 +106,8 @@ fn router(edge: Arc<Edge>) -> Router {
         .route("/api/dead_letters", get(pipeline::dead_letters))
         .route("/chat/update/info/", post(demo::update_info))
         .route("/chat/update/record/", post(demo::update_record))
-        .route("/socket/all/", get(sockets::all))
-        .route("/chat/socket/", get(sockets::echo))
+        .route(sockets::ALL, get(sockets::refused))
+        .route(sockets::ECHO, get(sockets::refused))
         .fallback(|State(edge): State<Arc<Edge>>| async move { edge.refuse(ErrorCode::NotFound) })
         .method_not_allowed_fallback(|State(edge): State<Arc<Edge>>| async move {
             edge.refuse(ErrorCode::MethodNotAllowed)

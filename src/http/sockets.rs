@@ -3,79 +3,124 @@
 use std::{collections::HashSet, sync::Arc};
 
 use axum::{
-    extract::{
-        RawQuery, State,
-        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
-    },
+    extract::{Request, State},
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 
-use super::Edge;
+use super::{
+    Edge,
+    upgrade::{Handshake, NoHandshake, offers},
+};
 use crate::{
     protocol::{CloseReason, ErrorCode, Failure, Mode},
-    session::{self, BUFFER_BYTES, MAX_READ_BYTES, Opening},
+    session::{self, Opening, Socket},
     topic::is_topic_name,
 };
+
+/// The path of the group.
+pub const ALL: &str = "/socket/all/";
+
+/// The path of the tutorial's echo.
+pub const ECHO: &str = "/chat/socket/";
 
 /// The subprotocol that means `hello=1`.
 const SUBPROTOCOL: &str = "rowcast";
 
-type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
-
-/// `GET /socket/all/`: the group.
-pub async fn all(
-    State(edge): State<Arc<Edge>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    upgrade: Upgrade,
-) -> Response {
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade.protocols([SUBPROTOCOL]),
-        Err(_) => return edge.no_upgrade(),
-    };
-    let mut opening = match edge.opening(query.as_deref().unwrap_or("")) {
-        Ok(opening) => opening,
-        Err(failure) => return edge.refuse(failure).into_response(),
-    };
-    opening.hello_first |= upgrade.selected_protocol().is_some();
-    // The tutorial prints the token. It is read here too, and never written down.
-    let token = headers.get("token").map_or("none", |_| "***");
-    tracing::debug!(token, "a socket opens");
-    let gateway = edge.gateway.clone();
-    let admitted = edge.admits(&headers);
-    sized(upgrade).on_upgrade(async move |socket| match admitted {
-        true => session::run(socket, gateway, opening).await,
-        false => session::refuse(socket, &gateway, CloseReason::Forbidden).await,
-    })
+/// What becomes of a connection once its handshake is answered.
+#[derive(Debug)]
+pub enum Next {
+    /// A session of the group.
+    Session(Opening),
+    /// The tutorial's echo.
+    Echo,
+    /// It is told that its page may not connect, which a browser cannot read from a refused
+    /// handshake.
+    Foreign,
 }
 
-/// `GET /chat/socket/`: the tutorial's echo.
-pub async fn echo(State(edge): State<Arc<Edge>>, headers: HeaderMap, upgrade: Upgrade) -> Response {
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(_) => return edge.no_upgrade(),
-    };
-    let admitted = edge.admits(&headers);
-    sized(upgrade).on_upgrade(async move |socket| {
-        let membership = edge.echoes.join();
-        match (admitted, membership.is_some()) {
-            (true, true) => session::echo(socket, &edge.gateway).await,
-            (true, false) => session::refuse(socket, &edge.gateway, CloseReason::Overloaded).await,
-            (false, _) => session::refuse(socket, &edge.gateway, CloseReason::Forbidden).await,
+impl Next {
+    /// Serves the socket until it is closed, in a task of its own.
+    pub fn begin(self, edge: Arc<Edge>, socket: Socket) {
+        match self {
+            Self::Session(opening) => {
+                tokio::spawn(session::run(socket, edge.gateway.clone(), opening));
+            }
+            Self::Echo => {
+                tokio::spawn(async move {
+                    match edge.echoes.join() {
+                        Some(_membership) => session::echo(socket, &edge.gateway).await,
+                        None => {
+                            let full = CloseReason::Overloaded;
+                            session::refuse(socket, &edge.gateway, full).await;
+                        }
+                    }
+                });
+            }
+            Self::Foreign => {
+                tokio::spawn(async move {
+                    session::refuse(socket, &edge.gateway, CloseReason::Forbidden).await;
+                });
+            }
         }
-    })
+    }
 }
 
-fn sized(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
-    upgrade
-        .read_buffer_size(BUFFER_BYTES)
-        .write_buffer_size(BUFFER_BYTES)
-        .max_message_size(MAX_READ_BYTES)
-        .max_frame_size(MAX_READ_BYTES)
+/// `GET` of either path that did not get [`Edge::upgrade`]d: why.
+pub async fn refused(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    match edge.upgrade(&request) {
+        Err(NotUpgraded::NotAsked) => edge.no_upgrade(),
+        Err(NotUpgraded::Wrong(failure)) => edge.refuse(failure).into_response(),
+        // A connection asks before it comes here.
+        Ok(_) => edge.refuse(ErrorCode::Internal).into_response(),
+    }
+}
+
+/// Why a request to one of the paths gets no socket.
+#[derive(Debug)]
+pub enum NotUpgraded {
+    /// It asked for none that there is.
+    NotAsked,
+    /// What it asked for is wrong.
+    Wrong(Failure),
 }
 
 impl Edge {
+    /// Answers the handshake of a request to one of the paths, and says what comes then.
+    ///
+    /// # Errors
+    /// Why there will be no socket; nothing was counted or answered yet.
+    pub(super) fn upgrade<B>(
+        &self,
+        request: &axum::http::Request<B>,
+    ) -> Result<(Response, Next), NotUpgraded> {
+        let headers = request.headers();
+        let handshake = Handshake::read(request.method(), request.version(), headers);
+        let handshake = handshake.map_err(|why| match why {
+            NoHandshake::NotAsked => NotUpgraded::NotAsked,
+            NoHandshake::Malformed(rule) => NotUpgraded::Wrong(Failure::param(rule)),
+        })?;
+        if request.uri().path() == ECHO {
+            let next = match self.admits(headers) {
+                true => Next::Echo,
+                false => Next::Foreign,
+            };
+            return Ok((handshake.answer(None), next));
+        }
+        let opening = self.opening(request.uri().query().unwrap_or(""));
+        let mut opening = opening.map_err(NotUpgraded::Wrong)?;
+        let subprotocol = offers(headers, SUBPROTOCOL).then_some(SUBPROTOCOL);
+        opening.hello_first |= subprotocol.is_some();
+        // The tutorial prints the token. It is read here too, and never written down.
+        let token = headers.get("token").map_or("none", |_| "***");
+        tracing::debug!(token, "a socket opens");
+        let next = match self.admits(headers) {
+            true => Next::Session(opening),
+            false => Next::Foreign,
+        };
+        Ok((handshake.answer(subprotocol), next))
+    }
+
     /// A program without an `Origin` is admitted; a browser only from an allowed one.
     pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
         let origin = headers.get(header::ORIGIN);

@@ -30,6 +30,8 @@ pub enum ErrorCode {
     NotFound,
     /// This path takes another method.
     MethodNotAllowed,
+    /// The request did not come to its end in time. Send it again.
+    RequestTimeout,
     /// The body is over 64 KiB.
     PayloadTooLarge,
     /// The body must be `application/json`.
@@ -47,6 +49,8 @@ pub enum ErrorCode {
     /// The process has just started, and waits for its database or its bus. Ask again after
     /// `retry_after_ms`.
     Starting,
+    /// There is no room for another connection. Come back after `retry_after_ms`.
+    Overloaded,
     /// The query took too long. Ask for less.
     QueryTimeout,
 }
@@ -103,12 +107,13 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::UnknownType | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::RequestTimeout => 408,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::UpgradeRequired => 426,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
-            Self::DbUnavailable | Self::BusUnavailable | Self::Starting => 503,
+            Self::DbUnavailable | Self::BusUnavailable | Self::Starting | Self::Overloaded => 503,
             Self::QueryTimeout => 504,
         }
     }
@@ -122,6 +127,7 @@ impl ErrorCode {
             Self::UnknownType => "unknown_type",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::RequestTimeout => "request_timeout",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::UpgradeRequired => "upgrade_required",
@@ -130,6 +136,7 @@ impl ErrorCode {
             Self::DbUnavailable => "db_unavailable",
             Self::BusUnavailable => "bus_unavailable",
             Self::Starting => "starting",
+            Self::Overloaded => "overloaded",
             Self::QueryTimeout => "query_timeout",
         }
     }
@@ -143,6 +150,7 @@ impl ErrorCode {
             Self::UnknownType => ("未知的数据类型", "no topic has this type"),
             Self::NotFound => ("没有这个地址", "there is nothing at this path"),
             Self::MethodNotAllowed => ("请求方法不对", "this path takes another method"),
+            Self::RequestTimeout => ("请求超时", "the request took too long to come"),
             Self::PayloadTooLarge => ("内容过大,最多 64 KiB", "the body is over 64 KiB"),
             Self::UnsupportedMediaType => (
                 "请求体必须是 application/json",
@@ -159,6 +167,10 @@ impl ErrorCode {
             Self::Starting => (
                 "服务正在启动,请稍后再试",
                 "the server is starting, ask again later",
+            ),
+            Self::Overloaded => (
+                "连接数已满,请稍后再试",
+                "no room for another connection, come back later",
             ),
             Self::QueryTimeout => ("查询超时", "the query took too long"),
         };

@@ -6,13 +6,12 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use bytes::Bytes;
 use serde_json::Map;
 
 use crate::{
     event::{ChangeData, Op},
     predicate::{Predicate, Verdict, image},
-    protocol::{data_of, turned},
+    protocol::{Encoded, data_of, turned},
     row::Row,
     topic::Table,
 };
@@ -37,9 +36,9 @@ pub struct Particulars {
     /// The row before as JSON, where the bus told it. Never sent.
     old: Option<Box<str>>,
     images: OnceLock<Images>,
-    insert: OnceLock<Option<Bytes>>,
-    delete: OnceLock<Option<Bytes>>,
-    reload: OnceLock<Option<Bytes>>,
+    insert: OnceLock<Option<Encoded>>,
+    delete: OnceLock<Option<Encoded>>,
+    reload: OnceLock<Option<Encoded>>,
     grown: Grown,
 }
 
@@ -97,7 +96,7 @@ impl Particulars {
     /// description, just after a change of the table, is rare enough to read them again.
     pub(super) fn judged(
         &self,
-        text: &Bytes,
+        text: &Encoded,
         (filter, certain): (&Predicate, bool),
         table: &Arc<Table>,
     ) -> Verdict {
@@ -134,7 +133,7 @@ impl Particulars {
         taken.is_some_and(|taken| filter.tells(&taken) != Some(false))
     }
 
-    fn read(&self, text: &Bytes, table: &Arc<Table>) -> Images {
+    fn read(&self, text: &Encoded, table: &Arc<Table>) -> Images {
         let row = |json: Option<&str>| {
             let members =
                 json.and_then(|json| serde_json::from_str::<Option<Map<_, _>>>(json).ok());
@@ -151,7 +150,7 @@ impl Particulars {
     }
 
     /// The text with another operation.
-    pub(super) fn turned(&self, text: &Bytes, op: Op) -> Option<Bytes> {
+    pub(super) fn turned(&self, text: &Encoded, op: Op) -> Option<Encoded> {
         let made = match op {
             Op::Insert => &self.insert,
             Op::Delete => &self.delete,
@@ -159,7 +158,7 @@ impl Particulars {
         };
         let made = made.get_or_init(|| {
             let text = std::str::from_utf8(text).ok()?;
-            let made = turned(text, op).map(Bytes::from)?;
+            let made = turned(text, op).map(Encoded::from)?;
             self.grown.by(made.len());
             Some(made)
         });

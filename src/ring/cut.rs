@@ -175,7 +175,7 @@ mod tests {
         Frame {
             topic: topic.into(),
             position: at(offset),
-            text: Some("{}".into()),
+            text: Some("{}".to_owned().into()),
             kind: FrameKind::Event {
                 checkpoint: None,
                 xid,

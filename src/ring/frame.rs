@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::change::Particulars;
 use crate::{
     event::{Body, Delivery, Event, Op},
     horizon::Horizon,
     position::{Checkpoint, Position},
     predicate::{Predicate, Verdict},
-    protocol,
+    protocol::{self, Encoded},
     topic::Table,
 };
 
@@ -24,8 +22,8 @@ pub struct Frame {
     pub topic: Arc<str>,
     /// Where it stands: its cursor.
     pub position: Position,
-    /// The text, UTF-8 JSON; none for an event that only gateways need.
-    pub text: Option<Bytes>,
+    /// The text, UTF-8 JSON, encoded once for all; none for an event that only gateways need.
+    pub text: Option<Encoded>,
     /// What it is.
     pub kind: FrameKind,
     /// Of a change that is sent row by row, what filters and compaction ask.
@@ -57,7 +55,7 @@ impl Frame {
         Self {
             topic: event.map_or_else(|| "".into(), |event| event.topic.clone()),
             position: delivery.position.clone(),
-            text: protocol::event(delivery).map(Bytes::from),
+            text: protocol::event(delivery).map(Encoded::from),
             kind: FrameKind::Event {
                 checkpoint: event.and_then(Event::checkpoint).cloned(),
                 xid: event.and_then(|event| event.xid),
@@ -83,7 +81,7 @@ impl Frame {
     /// Bytes that it takes in the ring from the beginning.
     pub fn cost(&self) -> usize {
         let change = self.change.as_ref().map_or(0, |change| change.cost());
-        FRAME_OVERHEAD + self.text.as_ref().map_or(0, Bytes::len) + change
+        FRAME_OVERHEAD + self.text.as_ref().map_or(0, |text| text.len()) + change
     }
 
     /// What a filter, compiled for `table`, makes of this frame. What is no change of a row passes.
@@ -98,7 +96,7 @@ impl Frame {
 
     /// The text for a socket to whom a filter of its own gave this verdict. Each is made at most
     /// once, and the same bytes serve all sockets.
-    pub fn form(&self, verdict: Verdict) -> Option<Bytes> {
+    pub fn form(&self, verdict: Verdict) -> Option<Encoded> {
         let text = self.text.as_ref()?;
         match (&self.change, verdict) {
             (_, Verdict::Nothing) => None,

@@ -21,7 +21,7 @@ fn change(offset: u64, high: u64) -> Frame {
     Frame {
         topic: "t".into(),
         position: at(offset),
-        text: Some(Bytes::from(vec![b'x'; 100])),
+        text: Some(Encoded::of(&"x".repeat(100))),
         kind: FrameKind::Event {
             checkpoint: Some(checkpoint(high)),
             xid: None,

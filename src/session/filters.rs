@@ -6,12 +6,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use crate::{
     predicate::{BadFilter, Predicate, Verdict},
-    protocol::{Condition, ErrorCode, Failure, Interest},
+    protocol::{Condition, Encoded, ErrorCode, Failure, Interest},
     query::Queries,
     ring::{Frame, Ring},
     topic::{Push, Table, Topic, Topics},
@@ -198,9 +197,19 @@ impl Interests {
         self.only.as_ref().is_none_or(|only| only.contains(topic))
     }
 
+    /// Whether every event is taken, and as it is.
+    pub fn takes_all(&self) -> bool {
+        self.only.is_none() && self.filters.is_empty()
+    }
+
+    /// Whether events of a topic go through a filter.
+    pub fn filters(&self, topic: &str) -> bool {
+        self.filters.contains_key(topic)
+    }
+
     /// The form in which this socket gets a frame, and its text; `None` for one that it does not
     /// get.
-    pub fn form(&self, frame: &Frame) -> Option<(Verdict, Bytes)> {
+    pub fn form(&self, frame: &Frame) -> Option<(Verdict, Encoded)> {
         if !self.takes(&frame.topic) {
             return None;
         }

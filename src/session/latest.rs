@@ -4,11 +4,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::Bytes;
-
 use crate::{
     position::Position,
     predicate::Verdict,
+    protocol::Encoded,
     ring::{Frame, FrameKind},
 };
 
@@ -25,7 +24,7 @@ pub struct Kept {
     /// Its place.
     pub position: Position,
     /// Its text, in the form that the socket gets.
-    pub text: Bytes,
+    pub text: Encoded,
 }
 
 /// A stretch of the stream, as far as it is not superseded.
@@ -64,7 +63,7 @@ enum Touches<'a> {
 
 impl Window {
     /// Takes the next frame that the socket would be sent, in the form in which it would be.
-    pub fn push(&mut self, frame: &Frame, verdict: Verdict, text: Bytes) {
+    pub fn push(&mut self, frame: &Frame, verdict: Verdict, text: Encoded) {
         let number = self.kept.len();
         self.bytes += text.len();
         self.listed.push(1);

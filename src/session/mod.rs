@@ -8,9 +8,14 @@ mod events;
 mod filters;
 mod frame;
 pub mod inbound;
+mod lane;
 mod latest;
+mod link;
+mod place;
 mod requests;
 mod resume;
+mod seats;
+mod socket;
 mod stream;
 mod wire;
 
@@ -21,17 +26,19 @@ use std::{
     time::Duration,
 };
 
-use axum::extract::ws::WebSocket;
 use bytes::Bytes;
 use events::Events;
-use futures_util::{Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{Stream, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use filters::Filters;
 use filters::Interests;
-pub use wire::{BUFFER_BYTES, MAX_READ_BYTES, echo};
-use wire::{Inbound, Wire};
+pub use lane::Lanes;
+use lane::Seated;
+pub use socket::{Duplex, Socket};
+use wire::Wire;
+pub use wire::echo;
 
 use crate::{
     fanout::{Backlog, Pages},
@@ -97,6 +104,8 @@ pub struct Gateway {
     pub backlog: Backlog,
     /// Direct queries.
     pub queries: Queries,
+    /// Those who write to the sockets that are up to date.
+    pub lanes: Lanes,
     /// The filters of all sockets.
     pub filters: Filters,
     /// The audience.
@@ -191,6 +200,10 @@ type Answer = (Ask, Result<Arc<Snapshot>, Failure>);
 struct Session {
     gateway: Arc<Gateway>,
     wire: Wire,
+    /// Where the lane writes to this socket; taken when it is up to date for the first time.
+    seat: Option<Seated>,
+    /// The lane goes on along the stream: seq, cursor, interests and what was seen are there.
+    stands: bool,
     /// The topics that are taken, and their rows.
     interests: Interests,
     mode: Mode,
@@ -226,7 +239,7 @@ struct Clocks {
 }
 
 /// Serves one socket of the group until it is closed.
-pub async fn run(socket: WebSocket, gateway: Arc<Gateway>, opening: Opening) {
+pub async fn run(socket: Socket, gateway: Arc<Gateway>, opening: Opening) {
     let wire = Wire::new(socket, gateway.config.write_timeout);
     let Some(_membership) = gateway.group.join() else {
         let full = CloseReason::Overloaded;
@@ -278,11 +291,10 @@ pub fn stream(
 }
 
 /// Closes a socket that may not be served at all. A browser cannot read a refused handshake.
-pub async fn refuse(socket: WebSocket, gateway: &Gateway, reason: CloseReason) {
+pub async fn refuse(socket: Socket, gateway: &Gateway, reason: CloseReason) {
     gateway.metrics.close(reason.code(), reason.text());
-    Wire::new(socket, gateway.config.write_timeout)
-        .close(reason)
-        .await;
+    let wire = Wire::new(socket, gateway.config.write_timeout);
+    wire.close(reason).await;
 }
 
 impl Session {
@@ -298,6 +310,8 @@ impl Session {
         };
         let mut session = Self {
             wire,
+            seat: None,
+            stands: false,
             interests: Interests::new(opening.types),
             mode: opening.mode,
             seq: Some(head.seq),
@@ -330,36 +344,19 @@ impl Session {
 
     async fn serve(&mut self) -> End {
         let mut ring = self.gateway.ring.watch();
-        let stop = self.gateway.stop.clone();
         loop {
-            ring.borrow_and_update();
-            if let Err(end) = self.advance().await {
+            // What takes its time is boxed: a socket that waits should cost little.
+            if !self.stands {
+                ring.borrow_and_update();
+                if let Err(end) = Box::pin(self.advance()).await {
+                    return end;
+                }
+                self.stand();
+            }
+            let woken = self.wait(&mut ring).await;
+            if let Err(end) = Box::pin(self.handle(woken)).await {
                 return end;
             }
-            let due = self.due();
-            let done = tokio::select! {
-                biased;
-                () = stop.cancelled() => return self.leave().await,
-                // Before what the client sends: a flood of it must not keep answers waiting.
-                Some(answer) = self.running.next(), if !self.running.is_empty() => self.answered(answer).await,
-                () = tokio::time::sleep_until(due) => self.tick().await,
-                inbound = self.wire.recv() => self.inbound(inbound).await,
-                Ok(()) = ring.changed() => Ok(()),
-            };
-            if let Err(end) = done {
-                return end;
-            }
-        }
-    }
-
-    async fn inbound(&mut self, inbound: Inbound) -> Result<(), End> {
-        // Whatever came, the client is there.
-        self.clocks.pong = None;
-        match inbound {
-            Inbound::Text(text) => self.request(&text).await,
-            Inbound::Alive => Ok(()),
-            Inbound::Gone => Err(End::Gone),
-            Inbound::Broken(reason) => Err(End::Close(reason)),
         }
     }
 

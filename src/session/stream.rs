@@ -3,16 +3,14 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Ask, End, Held, Inexact, MAX_TRIES, SETTLE, Session, pause};
+use super::{Ask, End, Held, Inexact, MAX_TRIES, SETTLE, Session, lane::has_seen, pause};
 use crate::{
     clock::now_ms,
     fanout::Missing,
-    horizon::Horizon,
     predicate::Verdict,
-    protocol::{self, Mode, Params, ResetReason, Rid, Select},
+    protocol::{self, Encoded, Mode, Params, ResetReason, Rid, Select},
     ring::{Cut, Frame, FrameKind, Place, Seek},
     sabotage::{self, Fault},
     topic::Topic,
@@ -329,7 +327,7 @@ impl Session {
     }
 
     /// Writes the text of a frame.
-    pub(super) async fn feed(&mut self, text: &Bytes) -> Result<(), End> {
+    pub(super) async fn feed(&mut self, text: &Encoded) -> Result<(), End> {
         self.gateway.metrics.pushes_sent.inc();
         self.wire.stand(&self.cursor);
         self.wire.feed(text).await
@@ -340,7 +338,7 @@ impl Session {
         &mut self,
         frame: &Frame,
         superseded: &[Arc<str>],
-    ) -> Option<(Verdict, Bytes)> {
+    ) -> Option<(Verdict, Encoded)> {
         let form = match self.wants(frame, superseded) {
             true => self.interests.form(frame),
             false => None,
@@ -359,18 +357,10 @@ impl Session {
             FrameKind::Page(horizon) => {
                 !self.replaying
                     && !superseded.contains(&frame.topic)
-                    && !self.has_seen(&frame.topic, horizon.as_ref())
+                    && !has_seen(&self.seen, &frame.topic, horizon.as_ref())
             }
         };
         fresh && !self.silent
-    }
-
-    /// Whether a reply was sent that saw at least as much as a page.
-    fn has_seen(&self, topic: &Arc<str>, page: Option<&Horizon>) -> bool {
-        match (self.seen.get(topic), page) {
-            (Some(seen), Some(page)) => seen.covers(page),
-            _ => false,
-        }
     }
 
     /// Goes on at the head, and tells the client that it must query again.

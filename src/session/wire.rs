@@ -1,29 +1,40 @@
 //! What is underneath a session: a WebSocket, or a response of Server-Sent Events. Bounded buffers,
-//! bounded waits, and a close that the client can read. Nothing else knows which WebSocket library is
-//! used.
+//! bounded waits, and a close that the client can read.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
-use bytes::Bytes;
-use futures_util::SinkExt;
-use tungstenite::error::{CapacityError, Error as WsError};
+use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
 
-use super::{End, Gateway, events::Events};
+use super::{
+    End, Gateway,
+    events::Events,
+    inbound::{Limits, Message, Violation},
+    link::{Link, Received},
+    socket::Socket,
+};
 use crate::{
     position::Position,
-    protocol::{CloseReason, ECHO_CLOSE, ECHO_PREFIX},
+    protocol::{CloseReason, ECHO_CLOSE, ECHO_PREFIX, Encoded, put_header},
 };
-
-/// Read and write buffers of one socket. The library's own would be 128 KiB each.
-pub const BUFFER_BYTES: usize = 4096;
 
 /// The most bytes of a message that are read in order to close properly: a client that is told
 /// 1009 while it still sends might see a reset connection instead.
-pub const MAX_READ_BYTES: usize = 256 * 1024;
+const MAX_READ_BYTES: usize = 256 * 1024;
+
+/// The most frames of a message.
+const MAX_FRAGMENTS: usize = 1024;
+
+/// Bytes of frames that are queued before they are written.
+const WRITE_BYTES: usize = 64 * 1024;
 
 /// How long a closed socket may take to close its own side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The first byte of each control frame.
+const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
+const PONG: u8 = 0x8a;
 
 /// A connection, and how long it may take nothing.
 pub struct Wire {
@@ -32,17 +43,22 @@ pub struct Wire {
 }
 
 enum Line {
-    Socket(Box<WebSocket>),
+    Socket(Link),
     Events(Events),
 }
 
 /// What came from the client.
+#[derive(Debug)]
 pub enum Inbound {
-    /// A text frame.
-    Text(Utf8Bytes),
-    /// A ping, or the answer to ours.
-    Alive,
-    /// The client has closed the socket, or the connection is broken.
+    /// A text message.
+    Text(String),
+    /// A ping, which must be answered with this.
+    Ping(Vec<u8>),
+    /// The answer to a ping of ours.
+    Pong,
+    /// The client closes the socket, for this reason.
+    Close(Option<u16>),
+    /// The connection is broken.
     Gone,
     /// A frame for which the socket must be closed.
     Broken(CloseReason),
@@ -50,9 +66,13 @@ pub enum Inbound {
 
 impl Wire {
     /// Takes a socket over.
-    pub fn new(socket: WebSocket, write_timeout: Duration) -> Self {
+    pub fn new(socket: Socket, write_timeout: Duration) -> Self {
+        let limits = Limits {
+            message_bytes: MAX_READ_BYTES,
+            fragments: MAX_FRAGMENTS,
+        };
         Self {
-            line: Line::Socket(Box::new(socket)),
+            line: Line::Socket(Link::new(socket, limits)),
             write_timeout,
         }
     }
@@ -70,6 +90,15 @@ impl Wire {
         matches!(self.line, Line::Events(_))
     }
 
+    /// The TCP stream beneath, which others may write whole frames to while nothing else waits to be
+    /// written.
+    pub fn idle_stream(&self) -> Option<&Arc<TcpStream>> {
+        match &self.line {
+            Line::Socket(link) => link.idle_stream(),
+            Line::Events(_) => None,
+        }
+    }
+
     /// From here on what is sent stands at this cursor.
     pub fn stand(&mut self, cursor: &Position) {
         if let Line::Events(events) = &mut self.line {
@@ -77,100 +106,136 @@ impl Wire {
         }
     }
 
-    /// Waits for the next frame. Cancel safe.
+    /// Waits for the next message. Cancel safe.
     pub async fn recv(&mut self) -> Inbound {
-        let socket = match &mut self.line {
-            Line::Socket(socket) => socket,
+        let link = match &mut self.line {
+            Line::Socket(link) => link,
             Line::Events(events) => {
                 events.gone().await;
                 return Inbound::Gone;
             }
         };
-        match socket.recv().await {
-            Some(Ok(Message::Text(text))) => Inbound::Text(text),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Inbound::Alive,
-            Some(Ok(Message::Binary(_))) => Inbound::Broken(CloseReason::Binary),
-            Some(Ok(Message::Close(_))) => {
-                // Reading on sends the answer, without which a browser calls the close unclean.
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.recv()).await;
-                Inbound::Gone
-            }
-            None => Inbound::Gone,
-            Some(Err(err)) => broken(err),
+        match link.recv().await {
+            Received::Message(Message::Text(text)) => Inbound::Text(text),
+            Received::Message(Message::Ping(payload)) => Inbound::Ping(payload),
+            Received::Message(Message::Pong) => Inbound::Pong,
+            Received::Message(Message::Binary(_)) => Inbound::Broken(CloseReason::Binary),
+            Received::Message(Message::Close(code)) => Inbound::Close(code),
+            Received::End => Inbound::Gone,
+            Received::Violation(violation) => Inbound::Broken(match violation {
+                Violation::Protocol => CloseReason::ProtocolError,
+                Violation::NotUtf8 => CloseReason::NotUtf8,
+                Violation::TooBig => CloseReason::TooBig,
+            }),
         }
     }
 
-    /// Puts a shared frame into the write buffer, which may send what is there.
-    pub async fn feed(&mut self, text: &Bytes) -> Result<(), End> {
+    /// Queues a shared frame; writes what is queued where that is much.
+    pub async fn feed(&mut self, text: &Encoded) -> Result<(), End> {
         match &mut self.line {
-            Line::Socket(socket) => {
-                // Frames are UTF-8 by construction; one that is not would be ours to mend.
-                let Ok(text) = Utf8Bytes::try_from(text.clone()) else {
-                    return Ok(());
-                };
-                within(self.write_timeout, socket.feed(Message::Text(text))).await
+            Line::Socket(link) => {
+                link.push(text.frame().clone());
+                match link.queued_bytes() < WRITE_BYTES {
+                    true => Ok(()),
+                    false => within(self.write_timeout, link.flush()).await,
+                }
             }
             Line::Events(events) => events.feed(text, self.write_timeout).await,
         }
     }
 
-    /// Sends what is in the write buffer.
+    /// Queues the rest of a frame that was begun.
+    pub fn go_on(&mut self, rest: Bytes) {
+        if let Line::Socket(link) = &mut self.line
+            && !rest.is_empty()
+        {
+            link.push(rest);
+        }
+    }
+
+    /// Writes what is queued.
     pub async fn flush(&mut self) -> Result<(), End> {
         match &mut self.line {
-            Line::Socket(socket) => within(self.write_timeout, socket.flush()).await,
+            Line::Socket(link) if link.queued_bytes() == 0 => Ok(()),
+            Line::Socket(link) => within(self.write_timeout, link.flush()).await,
             Line::Events(events) => events.flush(self.write_timeout).await,
         }
     }
 
     /// Sends one frame.
     pub async fn send(&mut self, text: String) -> Result<(), End> {
-        match &mut self.line {
-            Line::Socket(socket) => {
-                within(self.write_timeout, socket.send(Message::Text(text.into()))).await
-            }
-            Line::Events(events) => {
-                events.feed(text.as_bytes(), self.write_timeout).await?;
-                events.flush(self.write_timeout).await
-            }
-        }
+        self.feed(&Encoded::of(&text)).await?;
+        self.flush().await
     }
 
     /// Asks whether the client is there.
     pub async fn ping(&mut self) -> Result<(), End> {
         match &mut self.line {
-            Line::Socket(socket) => {
-                within(self.write_timeout, socket.send(Message::Ping(Bytes::new()))).await
-            }
+            Line::Socket(_) => self.control(PING, &[]).await,
             Line::Events(events) => events.beat(self.write_timeout).await,
         }
     }
 
+    /// Answers the client's ping.
+    pub async fn pong(&mut self, payload: &[u8]) -> Result<(), End> {
+        self.control(PONG, payload).await
+    }
+
+    /// Answers the client's close, without which a browser calls the close unclean.
+    pub async fn closed(&mut self, code: Option<u16>) {
+        let code = code.map(u16::to_be_bytes);
+        let payload = code.as_ref().map_or(&[][..], |code| code);
+        let answer = async {
+            // Whether it arrives is of no interest to anybody any more.
+            let _ = self.control(CLOSE, payload).await;
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, answer).await;
+    }
+
     /// Closes the connection, a socket with a code, and waits a moment for the client's side.
     pub async fn close(mut self, reason: CloseReason) {
-        let socket = match &mut self.line {
-            Line::Socket(socket) => socket,
+        let mut payload = reason.code().to_be_bytes().to_vec();
+        payload.extend_from_slice(reason.text().as_bytes());
+        if let Line::Events(events) = &mut self.line {
             // It ends when nothing is sent into it any more.
-            Line::Events(events) => {
-                let _ = events.flush(CLOSE_TIMEOUT).await;
-                return;
-            }
-        };
-        let frame = CloseFrame {
-            code: reason.code(),
-            reason: reason.text().into(),
-        };
+            let _ = events.flush(CLOSE_TIMEOUT).await;
+            return;
+        }
         let closing = async {
-            if socket.send(Message::Close(Some(frame))).await.is_err() {
+            if self.control(CLOSE, &payload).await.is_err() {
                 return;
             }
-            // To drop a socket with unread bytes would reset it, and the code might be lost.
-            while let Some(Ok(_)) = socket.recv().await {}
-            if reason == CloseReason::TooBig {
-                tokio::time::sleep(CLOSE_TIMEOUT).await;
+            let Line::Socket(link) = &mut self.line else {
+                return;
+            };
+            let is_violation = matches!(
+                reason,
+                CloseReason::ProtocolError | CloseReason::NotUtf8 | CloseReason::TooBig
+            );
+            if !is_violation {
+                // It answers with a close of its own.
+                while let Received::Message(message) = link.recv().await {
+                    if matches!(message, Message::Close(_)) {
+                        return;
+                    }
+                }
             }
+            link.finish().await;
+            link.drain().await;
         };
         // A client that does not close its side is cut off.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+    }
+
+    async fn control(&mut self, first: u8, payload: &[u8]) -> Result<(), End> {
+        let Line::Socket(link) = &mut self.line else {
+            return Ok(());
+        };
+        let mut frame = BytesMut::with_capacity(2 + payload.len());
+        put_header(&mut frame, first, payload.len());
+        frame.extend_from_slice(payload);
+        link.push(frame.freeze());
+        within(self.write_timeout, link.flush()).await
     }
 }
 
@@ -182,27 +247,8 @@ async fn within<E>(limit: Duration, write: impl Future<Output = Result<(), E>>) 
     }
 }
 
-fn broken(err: axum::Error) -> Inbound {
-    let inner = err.into_inner();
-    let Some(err) = inner.downcast_ref::<WsError>() else {
-        return Inbound::Gone;
-    };
-    match err {
-        WsError::Capacity(CapacityError::MessageTooLong { .. }) => {
-            Inbound::Broken(CloseReason::TooBig)
-        }
-        WsError::Utf8(_) => Inbound::Broken(CloseReason::NotUtf8),
-        WsError::Protocol(
-            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake
-            | tungstenite::error::ProtocolError::SendAfterClosing,
-        ) => Inbound::Gone,
-        WsError::Protocol(_) | WsError::Capacity(_) => Inbound::Broken(CloseReason::ProtocolError),
-        _ => Inbound::Gone,
-    }
-}
-
 /// The tutorial's echo: every text is answered with the local time; the text `close` closes.
-pub async fn echo(socket: WebSocket, gateway: &Gateway) {
+pub async fn echo(socket: Socket, gateway: &Gateway) {
     let mut wire = Wire::new(socket, gateway.config.write_timeout);
     let idle = gateway.config.ping_interval + gateway.config.pong_timeout;
     let mut asked = false;
@@ -223,9 +269,7 @@ pub async fn echo(socket: WebSocket, gateway: &Gateway) {
         };
         asked = false;
         let sent = match inbound {
-            Inbound::Text(text) if text.as_str() == ECHO_CLOSE => {
-                Err(End::Close(CloseReason::Normal))
-            }
+            Inbound::Text(text) if text == ECHO_CLOSE => Err(End::Close(CloseReason::Normal)),
             Inbound::Text(text) if text.len() > gateway.config.max_message_bytes => {
                 Err(End::Close(CloseReason::TooBig))
             }
@@ -233,7 +277,12 @@ pub async fn echo(socket: WebSocket, gateway: &Gateway) {
                 let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S");
                 wire.send(format!("{ECHO_PREFIX}{now}")).await
             }
-            Inbound::Alive => Ok(()),
+            Inbound::Ping(payload) => wire.pong(&payload).await,
+            Inbound::Pong => Ok(()),
+            Inbound::Close(code) => {
+                wire.closed(code).await;
+                Err(End::Gone)
+            }
             Inbound::Gone => Err(End::Gone),
             Inbound::Broken(reason) => Err(End::Close(reason)),
         };

@@ -45,6 +45,11 @@ impl Raw {
         (raw, String::from_utf8(head).unwrap())
     }
 
+    /// Goes on with a connection on which the handshake was spoken.
+    pub fn over(stream: TcpStream) -> Self {
+        Self { stream }
+    }
+
     /// Opens a socket on a path.
     pub async fn open(server: &Server, path: &str) -> Self {
         let (raw, head) = Self::ask(server, path, "").await;

@@ -1,0 +1,223 @@
+//! Who is connected: how many in all, and how many from each address, so that no one of them takes
+//! the room of all.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::metrics::Metrics;
+
+/// How many may be connected at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// In all.
+    pub all: usize,
+    /// From one address.
+    pub of_one: usize,
+}
+
+/// Places kept for this machine itself: a supervisor that asks how a full process is must not take it
+/// for dead.
+const OWN: usize = 16;
+
+/// All who are connected. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Callers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    room: Room,
+    metrics: Metrics,
+    present: Mutex<Present>,
+}
+
+#[derive(Debug, Default)]
+struct Present {
+    all: usize,
+    /// Only those who are counted by address.
+    of: HashMap<Address, usize>,
+}
+
+/// Why somebody is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// There is no room for anybody.
+    All,
+    /// There is none for this address.
+    OfOne,
+}
+
+/// A place among the callers until dropped.
+#[derive(Debug)]
+pub struct Permit {
+    callers: Arc<Inner>,
+    address: Option<Address>,
+}
+
+/// What counts as one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Address {
+    V4([u8; 4]),
+    /// Its first half: a single household or server has all of the second.
+    V6([u8; 8]),
+}
+
+impl Callers {
+    /// Nobody yet.
+    pub fn new(room: Room, metrics: Metrics) -> Self {
+        Self(Arc::new(Inner {
+            room,
+            metrics,
+            present: Mutex::default(),
+        }))
+    }
+
+    /// Takes a place for a connection from there. This machine itself has no bound of its own: a
+    /// proxy on it brings everybody.
+    ///
+    /// # Errors
+    /// Where there is no room, which is counted.
+    pub fn admit(&self, from: IpAddr) -> Result<Permit, Full> {
+        let admitted = self.0.admit(Address::of(from));
+        match admitted {
+            Ok(()) => {
+                self.0.metrics.connections.inc();
+                Ok(Permit {
+                    callers: self.0.clone(),
+                    address: Address::of(from),
+                })
+            }
+            Err(full) => {
+                self.0.metrics.refused_connection(match full {
+                    Full::All => "total",
+                    Full::OfOne => "address",
+                });
+                Err(full)
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn admit(&self, address: Option<Address>) -> Result<(), Full> {
+        let mut present = self.guard();
+        let own = if address.is_none() { OWN } else { 0 };
+        if present.all >= self.room.all.saturating_add(own) {
+            return Err(Full::All);
+        }
+        if let Some(address) = address {
+            let there = present.of.get(&address).copied().unwrap_or(0);
+            if there >= self.room.of_one {
+                return Err(Full::OfOne);
+            }
+            present.of.insert(address, there + 1);
+        }
+        present.all += 1;
+        Ok(())
+    }
+
+    fn guard(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut present = self.callers.guard();
+        present.all -= 1;
+        if let Some(address) = self.address
+            && let Some(there) = present.of.get_mut(&address)
+        {
+            *there -= 1;
+            // Who has gone leaves nothing behind, or addresses would fill the memory.
+            if *there == 0 {
+                present.of.remove(&address);
+            }
+        }
+        drop(present);
+        self.callers.metrics.connections.dec();
+    }
+}
+
+impl Address {
+    /// None for this machine.
+    fn of(from: IpAddr) -> Option<Self> {
+        match from.to_canonical() {
+            own if own.is_loopback() => None,
+            IpAddr::V4(address) => Some(Self::V4(address.octets())),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Some(Self::V6([a, b, c, d, e, f, g, h]))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn callers(all: usize, of_one: usize) -> Callers {
+        Callers::new(Room { all, of_one }, Metrics::default())
+    }
+
+    fn from(callers: &Callers, address: &str) -> Result<Permit, Full> {
+        callers.admit(address.parse().unwrap())
+    }
+
+    #[test]
+    fn one_address_takes_no_more_than_its_share_and_gives_it_back() {
+        let callers = callers(100, 2);
+        let first = from(&callers, "192.0.2.1").unwrap();
+        let _second = from(&callers, "192.0.2.1").unwrap();
+        assert_eq!(from(&callers, "192.0.2.1").err(), Some(Full::OfOne));
+        let _other = from(&callers, "192.0.2.2").unwrap();
+        assert_eq!(callers.0.metrics.connections.get(), 3);
+        drop(first);
+        let _again = from(&callers, "192.0.2.1").unwrap();
+        assert_eq!(from(&callers, "192.0.2.1").err(), Some(Full::OfOne));
+        let text = callers.0.metrics.to_text();
+        assert!(text.contains("rowcast_connections_refused_total{kind=\"address\"} 2"));
+    }
+
+    #[test]
+    fn an_address_is_the_same_however_it_is_written_and_a_network_of_ipv6_is_one() {
+        for (one, same) in [
+            ("192.0.2.1", "::ffff:192.0.2.1"),
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff"),
+        ] {
+            let callers = callers(100, 1);
+            let _first = from(&callers, one).unwrap();
+            assert_eq!(from(&callers, same).err(), Some(Full::OfOne), "{same}");
+        }
+        let callers = callers(100, 1);
+        let _first = from(&callers, "2001:db8:1:2::1").unwrap();
+        assert!(from(&callers, "2001:db8:1:3::1").is_ok());
+        assert!(from(&callers, "::ffff:192.0.2.1").is_ok());
+    }
+
+    #[test]
+    fn this_machine_has_no_share_and_all_together_have_a_bound() {
+        let callers = callers(3, 1);
+        let own = ["127.0.0.1", "127.0.0.2", "::1"];
+        let mut permits: Vec<_> = own.map(|own| from(&callers, own).unwrap()).into();
+        assert_eq!(from(&callers, "192.0.2.1").err(), Some(Full::All));
+        permits.pop();
+        permits.push(from(&callers, "192.0.2.1").unwrap());
+        // A few more of its own are let in, and no more.
+        permits.extend((0..OWN).map(|_| from(&callers, "::ffff:127.0.0.1").unwrap()));
+        assert_eq!(from(&callers, "127.0.0.1").err(), Some(Full::All));
+    }
+
+    #[test]
+    fn who_has_gone_leaves_nothing_behind() {
+        let callers = callers(100, 10);
+        for last in 0..=255 {
+            drop(from(&callers, &format!("192.0.2.{last}")).unwrap());
+        }
+        let present = callers.0.guard();
+        assert!(present.of.is_empty() && present.all == 0);
+    }
+}

@@ -1,0 +1,119 @@
+//! The loop that accepts connections: as many as there is room for, and for ever.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::Router;
+use bytes::Bytes;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Door, connection, farewell};
+use crate::callers::{Callers, Room};
+
+/// The pause after the system had no descriptor or no memory for another connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the system must have had enough before it is news that it has not.
+const EXHAUSTED_NEWS: Duration = Duration::from_mins(1);
+
+/// Connections that are told at once that there is no room; more are just closed.
+const FAREWELLS: usize = 64;
+
+/// What a listener admits.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// How many connections.
+    pub room: Room,
+    /// How long a connection may take until a request's head is complete, from being accepted or from
+    /// the answer before it.
+    pub head_timeout: Duration,
+}
+
+/// What all connections share.
+pub(super) struct Shared {
+    pub(super) door: Door,
+    pub(super) routes: Router,
+    pub(super) stop: CancellationToken,
+    pub(super) head_timeout: Duration,
+    callers: Callers,
+    connections: TaskTracker,
+    farewells: Arc<Semaphore>,
+    /// What is told where there is no room, a whole response.
+    full: Bytes,
+}
+
+/// Serves what is behind `door` on `listener` until `stop` is cancelled and the requests of by then are
+/// answered. Sockets live on: they are sessions, and told to stop as such.
+pub async fn serve(listener: TcpListener, door: Door, terms: Terms, stop: CancellationToken) {
+    let shared = Arc::new(Shared {
+        routes: door.routes(),
+        head_timeout: terms.head_timeout,
+        callers: Callers::new(terms.room, door.metrics().clone()),
+        connections: TaskTracker::new(),
+        farewells: Arc::new(Semaphore::new(FAREWELLS)),
+        full: farewell::full(door.language()),
+        door,
+        stop,
+    });
+    let mut exhausted = None;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, from)) => shared.admit(stream, from),
+            Err(err) if is_of_one_connection(&err) => {}
+            Err(err) => {
+                shared.door.metrics().refused_connection("exhausted");
+                if exhausted.is_none_or(|last: Instant| last.elapsed() > EXHAUSTED_NEWS) {
+                    tracing::warn!(error = %err, "no connection can be accepted: raise the limit of file descriptors, or lower server.max_connections");
+                }
+                exhausted = Some(Instant::now());
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    shared.connections.close();
+    shared.connections.wait().await;
+}
+
+/// Whether an error concerns one client that has gone before it was accepted.
+fn is_of_one_connection(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+impl Shared {
+    fn admit(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
+        match self.callers.admit(from.ip()) {
+            Ok(permit) => {
+                let serving = connection::serve(stream, permit, self.clone());
+                self.connections.spawn(serving);
+            }
+            Err(_full) => {
+                // To tell everybody would cost what there is no room for.
+                if let Ok(one) = self.farewells.clone().try_acquire_owned() {
+                    let full = self.full.clone();
+                    self.connections.spawn(async move {
+                        farewell::tell(stream, &full).await;
+                        drop(one);
+                    });
+                }
+            }
+        }
+    }
+}

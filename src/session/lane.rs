@@ -1,0 +1,447 @@
+//! The fast lane: one task per core that writes new frames straight to the sockets that stand at the
+//! head of the ring, one system call each, with no task woken and nothing allocated per socket. What
+//! is more than that is the session's own: a socket that takes no more, a filter to be compiled
+//! anew, a reply. It takes its place back for it, and later stands in the lane again.
+//!
+//! The invariant: a frame at or after a seat's `seq` is written by exactly one of the two, lane or
+//! session; whoever holds the seat's lock and finds the stand in it writes, and moves `seq` past.
+
+use std::{
+    collections::HashMap,
+    io::{self, IoSlice},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{net::TcpStream, sync::Notify};
+use tokio_util::sync::CancellationToken;
+
+use super::{filters::Interests, link::PIECES, seats::Seats};
+use crate::{
+    horizon::Horizon,
+    metrics::Metrics,
+    position::Position,
+    ring::{Frame, FrameKind, Ring},
+};
+
+/// Bytes of frames that a lane carries at once.
+const PASS_BYTES: usize = 128 * 1024;
+
+/// Sockets that are written to before other tasks of the core have their turn: about half a
+/// millisecond.
+const TURN: usize = 128;
+
+/// The lanes of a gateway. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct Lanes(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    lanes: Vec<Arc<Lane>>,
+    next: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Lane {
+    seats: Mutex<Seats<Seat>>,
+    /// The place in the ring up to which the lane has gone or is going.
+    passed: AtomicU64,
+}
+
+/// A socket's seat, shared by its session and its lane.
+#[derive(Debug)]
+struct Seat {
+    stream: Arc<TcpStream>,
+    place: Mutex<Place>,
+    returned: Notify,
+}
+
+/// Who goes on along the stream.
+#[derive(Debug)]
+enum Place {
+    /// The session.
+    Away,
+    /// The lane.
+    Here(Stand),
+    /// The session, as soon as it looks.
+    Returned(Stand),
+}
+
+/// Where a socket stands that has been sent everything before, and waits for nothing.
+#[derive(Debug)]
+pub struct Stand {
+    /// The place in the ring.
+    pub seq: u64,
+    /// The position of the last frame sent or passed over.
+    pub cursor: Position,
+    /// What the socket takes.
+    pub interests: Interests,
+    /// What the last default page of each topic saw.
+    pub seen: HashMap<Arc<str>, Horizon>,
+    /// The rest of a frame of which the socket took only a part; it is before `seq`.
+    pub unsent: Bytes,
+    /// The connection is broken.
+    pub broken: bool,
+}
+
+/// A session's hold on its seat; it is free again when this is dropped.
+#[derive(Debug)]
+pub struct Seated {
+    seat: Arc<Seat>,
+    lane: Arc<Lane>,
+    slot: usize,
+}
+
+/// What a lane carries at once: frames of the ring, and all of them in one piece.
+struct Pass {
+    from: u64,
+    frames: Vec<Arc<Frame>>,
+    bytes: Bytes,
+    /// Where in `bytes` each frame begins, and the last ends.
+    starts: Vec<usize>,
+    /// There are pages among them, which a socket may have seen.
+    pages: bool,
+}
+
+/// What became of one socket in a pass.
+#[derive(Debug, PartialEq, Eq)]
+enum Went {
+    /// It was sent so many frames, and stands at the end.
+    Through(u64),
+    /// Its session must go on.
+    Out(u64),
+}
+
+impl Lanes {
+    /// Lanes for a ring, as many as there are cores. They must be created before the first session,
+    /// and each be [`run`](Self::run).
+    pub fn new(ring: &Ring, count: usize) -> Self {
+        let passed = ring.head().seq;
+        let lane = |_| {
+            Arc::new(Lane {
+                seats: Mutex::default(),
+                passed: AtomicU64::new(passed),
+            })
+        };
+        Self(Arc::new(Inner {
+            lanes: (0..count.max(1)).map(lane).collect(),
+            next: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Takes a seat for a socket, in each lane in turn.
+    pub fn seat(&self, stream: Arc<TcpStream>) -> Seated {
+        let lanes = &self.0.lanes;
+        let next = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let lane = lanes[next % lanes.len()].clone();
+        let seat = Arc::new(Seat {
+            stream,
+            place: Mutex::new(Place::Away),
+            returned: Notify::new(),
+        });
+        let slot = lane.lock().add(seat.clone());
+        Seated { seat, lane, slot }
+    }
+
+    /// The loops of all lanes, each a task of its own, until `stop` is cancelled.
+    pub fn loops(
+        &self,
+        ring: &Ring,
+        metrics: &Metrics,
+        stop: &CancellationToken,
+    ) -> Vec<impl Future<Output = ()> + Send + 'static> {
+        let each = self.0.lanes.iter();
+        each.map(|lane| run(lane.clone(), ring.clone(), metrics.clone(), stop.clone()))
+            .collect()
+    }
+}
+
+/// Follows the ring, and writes what is new to everybody who stands in the lane.
+async fn run(lane: Arc<Lane>, ring: Ring, metrics: Metrics, stop: CancellationToken) {
+    let mut grown = ring.watch();
+    let mut seq = lane.passed.load(Ordering::SeqCst);
+    let mut turn = Vec::with_capacity(TURN);
+    loop {
+        grown.borrow_and_update();
+        while let Some(pass) = Pass::read(&ring, seq) {
+            seq = pass.end();
+            // Before anybody is looked at: who takes a place from now on sees that this pass may have
+            // gone by, and does not stand in the lane with what it carries still to be sent.
+            lane.passed.store(seq, Ordering::SeqCst);
+            let mut sent = 0;
+            for first in (0..).step_by(TURN) {
+                if !lane.lock().turn(first, TURN, &mut turn) {
+                    break;
+                }
+                sent += turn.drain(..).map(|seat| seat.pass(&pass)).sum::<u64>();
+                tokio::task::yield_now().await;
+            }
+            metrics.pushes_sent.inc_by(sent);
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = grown.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+impl Lane {
+    fn lock(&self) -> MutexGuard<'_, Seats<Seat>> {
+        // Nothing in here panics half way through a change.
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        // Nothing in here panics half way through a change.
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what is new to this socket, if it stands here; returns how many frames it was.
+    fn pass(&self, pass: &Pass) -> u64 {
+        let mut place = self.lock();
+        let Place::Here(stand) = &mut *place else {
+            return 0;
+        };
+        match stand.go(pass, &self.stream) {
+            Went::Through(sent) => sent,
+            Went::Out(sent) => {
+                if let Place::Here(stand) = std::mem::replace(&mut *place, Place::Away) {
+                    *place = Place::Returned(stand);
+                }
+                drop(place);
+                self.returned.notify_one();
+                sent
+            }
+        }
+    }
+}
+
+impl Place {
+    fn into_stand(self) -> Option<Stand> {
+        match self {
+            Self::Here(stand) | Self::Returned(stand) => Some(stand),
+            Self::Away => None,
+        }
+    }
+}
+
+impl Seated {
+    /// Has the lane go on from where the socket stands, which must be the head of the ring. Gives the
+    /// stand back where the lane may have gone by meanwhile: look at the ring again.
+    pub fn stand(&self, stand: Stand) -> Option<Stand> {
+        let mut place = self.seat.lock();
+        let seq = stand.seq;
+        *place = Place::Here(stand);
+        // Looked at only now, under the seat's lock: a pass that begins later finds us here.
+        if self.lane.passed.load(Ordering::SeqCst) <= seq {
+            return None;
+        }
+        std::mem::replace(&mut *place, Place::Away).into_stand()
+    }
+
+    /// Takes the place back from the lane: from here on the session goes on. `None` where it has it
+    /// already.
+    pub fn take(&self) -> Option<Stand> {
+        std::mem::replace(&mut *self.seat.lock(), Place::Away).into_stand()
+    }
+
+    /// Waits until the lane gives the place back.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn returned(&self) {
+        self.seat.returned.notified().await;
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        self.lane.lock().remove(self.slot);
+    }
+}
+
+impl Pass {
+    /// What follows `seq` in the ring; `None` at its head. From a place that has left the ring an empty
+    /// pass leads to the head, and everybody who stands before that out of the lane.
+    fn read(ring: &Ring, seq: u64) -> Option<Self> {
+        let head = ring.head().seq;
+        let (from, frames) = match ring.read(seq, u64::MAX, PASS_BYTES) {
+            Some(frames) if frames.is_empty() => return None,
+            Some(frames) => (seq, frames),
+            None if head == seq => return None,
+            None => (head, Vec::new()),
+        };
+        let mut starts = Vec::with_capacity(frames.len() + 1);
+        let mut bytes = BytesMut::new();
+        starts.push(0);
+        for frame in &frames {
+            if let Some(text) = &frame.text {
+                bytes.extend_from_slice(text.frame());
+            }
+            starts.push(bytes.len());
+        }
+        let is_page = |frame: &Arc<Frame>| matches!(frame.kind, FrameKind::Page(_));
+        Some(Self {
+            from,
+            pages: frames.iter().any(is_page),
+            frames,
+            bytes: bytes.freeze(),
+            starts,
+        })
+    }
+
+    fn end(&self) -> u64 {
+        self.from + self.frames.len() as u64
+    }
+}
+
+impl Stand {
+    /// Goes along with a pass, as far as the socket takes it.
+    fn go(&mut self, pass: &Pass, stream: &TcpStream) -> Went {
+        if self.seq >= pass.end() {
+            // It came later than this pass began.
+            return Went::Through(0);
+        }
+        let Some(first) = self.seq.checked_sub(pass.from) else {
+            return Went::Out(0);
+        };
+        let first = first as usize;
+        let pages = !pass.pages || self.seen.is_empty();
+        let all = pages && self.interests.takes_all();
+        match all {
+            true => self.go_with_all(pass, first, stream),
+            false => self.go_with_some(pass, first, stream),
+        }
+    }
+
+    /// Everything, in one piece that all sockets share.
+    fn go_with_all(&mut self, pass: &Pass, first: usize, stream: &TcpStream) -> Went {
+        let bytes = &pass.bytes[pass.starts[first]..];
+        let written = match bytes.is_empty() {
+            true => 0,
+            false => match self.written(stream.try_write(bytes)) {
+                Some(written) => written,
+                None => return Went::Out(0),
+            },
+        };
+        let reached = pass.starts[first] + written;
+        // The frames that are written, those without a text included.
+        let next = pass.starts.partition_point(|start| *start <= reached) - 1;
+        let whole = &pass.frames[first..next];
+        let sent = whole.iter().filter(|frame| frame.text.is_some()).count() as u64;
+        self.stand_after(pass, next);
+        if reached == pass.bytes.len() {
+            return Went::Through(sent);
+        }
+        let part = reached - pass.starts[next];
+        if part > 0
+            && let Some(text) = &pass.frames[next].text
+        {
+            self.unsent = text.frame().slice(part..);
+            self.stand_after(pass, next + 1);
+            return Went::Out(sent + 1);
+        }
+        Went::Out(sent)
+    }
+
+    /// The frames that this socket takes, in the form in which it does.
+    fn go_with_some(&mut self, pass: &Pass, mut first: usize, stream: &TcpStream) -> Went {
+        let mut sent = 0;
+        while first < pass.frames.len() {
+            let mut shown = Vec::new();
+            let mut next = first;
+            while next < pass.frames.len() && shown.len() < PIECES {
+                let frame = &pass.frames[next];
+                if frame.is_reload() && self.interests.filters(&frame.topic) {
+                    break;
+                }
+                if let Some((_, text)) = self.form(frame) {
+                    shown.push((next, text));
+                }
+                next += 1;
+            }
+            if !shown.is_empty() {
+                let pieces: Vec<IoSlice<'_>> = shown
+                    .iter()
+                    .map(|(_, text)| IoSlice::new(text.frame()))
+                    .collect();
+                let Some(mut written) = self.written(stream.try_write_vectored(&pieces)) else {
+                    return Went::Out(sent);
+                };
+                for (index, text) in shown {
+                    let length = text.frame().len();
+                    if written < length {
+                        self.stand_after(pass, index);
+                        if written > 0 {
+                            self.unsent = text.frame().slice(written..);
+                            self.stand_after(pass, index + 1);
+                            sent += 1;
+                        }
+                        return Went::Out(sent);
+                    }
+                    written -= length;
+                    sent += 1;
+                }
+            }
+            self.stand_after(pass, next);
+            if next == first {
+                // What filters are judged by must be looked at again, which takes time.
+                return Went::Out(sent);
+            }
+            first = next;
+        }
+        Went::Through(sent)
+    }
+
+    /// Just after the first `count` frames of a pass.
+    fn stand_after(&mut self, pass: &Pass, count: usize) {
+        self.seq = pass.from + count as u64;
+        if let Some(last) = count.checked_sub(1) {
+            self.cursor = pass.frames[last].position.clone();
+        }
+    }
+
+    /// What the socket took; `None` where that is nothing.
+    fn written(&mut self, written: io::Result<usize>) -> Option<usize> {
+        match written {
+            Ok(0) => None,
+            Ok(count) => Some(count),
+            Err(err) => {
+                self.broken = err.kind() != io::ErrorKind::WouldBlock;
+                None
+            }
+        }
+    }
+
+    /// The form in which the socket gets a frame.
+    pub fn form(
+        &self,
+        frame: &Frame,
+    ) -> Option<(crate::predicate::Verdict, crate::protocol::Encoded)> {
+        let seen = || match &frame.kind {
+            FrameKind::Event { .. } => false,
+            FrameKind::Page(page) => has_seen(&self.seen, &frame.topic, page.as_ref()),
+        };
+        match self.interests.takes(&frame.topic) && !seen() {
+            true => self.interests.form(frame),
+            false => None,
+        }
+    }
+}
+
+/// Whether a reply was sent that saw at least as much as a page.
+pub fn has_seen(
+    seen: &HashMap<Arc<str>, Horizon>,
+    topic: &Arc<str>,
+    page: Option<&Horizon>,
+) -> bool {
+    match (seen.get(topic), page) {
+        (Some(seen), Some(page)) => seen.covers(page),
+        _ => false,
+    }
+}

@@ -1,0 +1,258 @@
+//! The connection of one WebSocket: what the client says is decoded as it comes, and shared frames are
+//! written in as few system calls as the kernel allows. While nothing is on its way in or out it
+//! holds no buffer.
+
+use std::{collections::VecDeque, io, pin::Pin, sync::Arc, task::Context};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+};
+
+use super::{
+    inbound::{Decoder, Limits, Message, Violation},
+    socket::{Duplex, Io, Socket},
+};
+use crate::callers::Permit;
+
+/// Bytes that are read at once, into a buffer that lives no longer than that.
+const READ_BYTES: usize = 8 * 1024;
+
+/// Pieces that are handed to the kernel at once; it takes 1,024 at the most.
+pub const PIECES: usize = 128;
+
+/// A connection, what was read of it and not decoded, and what waits to be written.
+#[derive(Debug)]
+pub struct Link {
+    stream: Stream,
+    decoder: Decoder,
+    /// Read, but behind a message that was returned first.
+    rest: Bytes,
+    queue: VecDeque<Bytes>,
+    queued_bytes: usize,
+    /// Its place among the callers.
+    _permit: Option<Permit>,
+}
+
+enum Stream {
+    /// Shared with the lane, which writes to it while the session stands in it.
+    Tcp(Arc<TcpStream>),
+    Other(Box<dyn Duplex>),
+}
+
+/// What came of waiting for the client.
+#[derive(Debug)]
+pub enum Received {
+    /// A message.
+    Message(Message),
+    /// The end of the connection.
+    End,
+    /// What no client may send; nothing that follows can be understood.
+    Violation(Violation),
+}
+
+impl Link {
+    /// Takes a connection over; a message may have so many bytes, in all its fragments.
+    pub fn new(socket: Socket, limits: Limits) -> Self {
+        Self {
+            stream: match socket.io {
+                Io::Tcp(stream) => Stream::Tcp(Arc::new(stream)),
+                Io::Other(stream) => Stream::Other(stream),
+            },
+            decoder: Decoder::new(limits),
+            rest: socket.leftover,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            _permit: socket.permit,
+        }
+    }
+
+    /// The TCP stream, where it is one and nothing waits to be written to it.
+    pub fn idle_stream(&self) -> Option<&Arc<TcpStream>> {
+        match &self.stream {
+            Stream::Tcp(stream) if self.queue.is_empty() => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Waits for the next message.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn recv(&mut self) -> Received {
+        loop {
+            if !self.rest.is_empty() {
+                let mut input = &self.rest[..];
+                let found = self.decoder.decode(&mut input);
+                let used = self.rest.len() - input.len();
+                self.rest.advance(used);
+                if self.rest.is_empty() {
+                    // It shares a larger buffer.
+                    self.rest = Bytes::new();
+                }
+                if let Some(received) = received(found) {
+                    return received;
+                }
+                continue;
+            }
+            let decoder = &mut self.decoder;
+            let decode = |mut input: &[u8]| {
+                let found = decoder.decode(&mut input);
+                (found, Bytes::copy_from_slice(input))
+            };
+            let Some((found, rest)) = read(&mut self.stream, decode).await else {
+                return Received::End;
+            };
+            self.rest = rest;
+            if let Some(received) = received(found) {
+                return received;
+            }
+        }
+    }
+
+    /// Reads on, and throws away what comes, until the client has closed its side. A connection that
+    /// is dropped with unread bytes is reset, and what was sent last might be lost.
+    pub async fn drain(&mut self) {
+        self.rest = Bytes::new();
+        while read(&mut self.stream, |_| ()).await.is_some() {}
+    }
+
+    /// Queues a whole frame. The caller bounds what is queued, by [`Self::queued_bytes`].
+    pub fn push(&mut self, frame: Bytes) {
+        self.queued_bytes += frame.len();
+        self.queue.push_back(frame);
+    }
+
+    /// Bytes that wait to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Writes all that is queued.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what is written leaves the queue, to the byte.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        while !self.queue.is_empty() {
+            let written = match &mut self.stream {
+                Stream::Tcp(stream) => {
+                    match pieces(&self.queue, |pieces| stream.try_write_vectored(pieces)) {
+                        Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                            stream.writable().await?;
+                            continue;
+                        }
+                        written => written?,
+                    }
+                }
+                Stream::Other(stream) => {
+                    let queue = &self.queue;
+                    let write = |context: &mut Context<'_>| {
+                        pieces(queue, |pieces| {
+                            Pin::new(&mut *stream).poll_write_vectored(context, pieces)
+                        })
+                    };
+                    std::future::poll_fn(write).await?
+                }
+            };
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.wrote(written);
+        }
+        // What a burst needed is not kept for the time after it.
+        self.queue = VecDeque::new();
+        match &mut self.stream {
+            Stream::Tcp(_) => Ok(()),
+            Stream::Other(stream) => stream.flush().await,
+        }
+    }
+
+    /// Ends our side: the client sees that nothing follows.
+    pub async fn finish(&mut self) {
+        // A connection that is broken already has nothing to end.
+        let _ = match &mut self.stream {
+            Stream::Tcp(stream) => {
+                socket2::SockRef::from(&**stream).shutdown(std::net::Shutdown::Write)
+            }
+            Stream::Other(stream) => stream.shutdown().await,
+        };
+    }
+
+    fn wrote(&mut self, mut written: usize) {
+        self.queued_bytes -= written;
+        while let Some(front) = self.queue.front_mut() {
+            if written < front.len() {
+                front.advance(written);
+                return;
+            }
+            written -= front.len();
+            self.queue.pop_front();
+        }
+    }
+}
+
+type Found = Result<Option<Message>, Violation>;
+
+fn received(found: Found) -> Option<Received> {
+    match found {
+        Ok(message) => message.map(Received::Message),
+        Err(violation) => Some(Received::Violation(violation)),
+    }
+}
+
+/// The front of a queue as the kernel takes it.
+fn pieces<T>(queue: &VecDeque<Bytes>, write: impl FnOnce(&[io::IoSlice<'_>]) -> T) -> T {
+    let mut pieces = [io::IoSlice::new(&[]); PIECES];
+    for (piece, frame) in pieces.iter_mut().zip(queue) {
+        *piece = io::IoSlice::new(frame);
+    }
+    write(&pieces[..PIECES.min(queue.len())])
+}
+
+/// Waits until there is something to read, and shows it; `None` at the end of the connection. The
+/// buffer lives on the stack, and only while it is shown. Cancel safe.
+async fn read<T>(stream: &mut Stream, show: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    let mut show = Some(show);
+    let mut shown = |bytes: &[u8]| {
+        show.take()
+            .filter(|_| !bytes.is_empty())
+            .map(|show| show(bytes))
+    };
+    match stream {
+        Stream::Tcp(stream) => loop {
+            stream.readable().await.ok()?;
+            match read_now(stream, &mut shown) {
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read.ok()?,
+            }
+        },
+        Stream::Other(stream) => {
+            std::future::poll_fn(|context| {
+                let mut chunk = [0; READ_BYTES];
+                let mut buffer = ReadBuf::new(&mut chunk);
+                let read = Pin::new(&mut *stream).poll_read(context, &mut buffer);
+                read.map(|read| shown(read.ok().map_or(&[], |()| buffer.filled())))
+            })
+            .await
+        }
+    }
+}
+
+fn read_now<T>(stream: &TcpStream, shown: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    let mut chunk = [0; READ_BYTES];
+    let count = stream.try_read(&mut chunk)?;
+    Ok(shown(&chunk[..count]))
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp(_) => "Tcp",
+            Self::Other(_) => "Other",
+        })
+    }
+}
