@@ -57,7 +57,7 @@ pub fn full(language: Language) -> Bytes {
 /// Says this, and closes.
 pub async fn tell(mut stream: TcpStream, text: &[u8]) {
     // So little fits into the kernel's buffer of a new connection; if not, nobody reads it.
-    if stream.try_write(text).is_ok() {
+    if let Ok(Ok(())) = tokio::time::timeout(PATIENCE, stream.write_all(text)).await {
         close(&mut stream).await;
     }
 }

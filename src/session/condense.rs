@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{End, Session, latest::Window, stream::WRITE_BYTES};
+use super::{End, Session, latest::Window, wire::WRITE_BYTES};
 use crate::{protocol::Mode, ring::Frame};
 
 /// Frames that a session may be behind before it is sent the newest only; or `WRITE_BYTES`.

@@ -6,6 +6,9 @@
 //! The invariant: a frame at or after a seat's `seq` is written by exactly one of the two, lane or
 //! session; whoever holds the seat's lock and finds the stand in it writes, and moves `seq` past.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     io::{self, IoSlice},
@@ -24,14 +27,16 @@ use crate::{
     horizon::Horizon,
     metrics::Metrics,
     position::Position,
+    predicate::Verdict,
+    protocol::Encoded,
     ring::{Frame, FrameKind, Ring},
 };
 
 /// Bytes of frames that a lane carries at once.
 const PASS_BYTES: usize = 128 * 1024;
 
-/// Sockets that are written to before other tasks of the core have their turn: about half a
-/// millisecond.
+/// Sockets that are written to before other tasks of the core have their turn: with one event for each
+/// that is a few hundred microseconds, with a burst some milliseconds.
 const TURN: usize = 128;
 
 /// The lanes of a gateway. Cloning shares them.
@@ -419,10 +424,7 @@ impl Stand {
     }
 
     /// The form in which the socket gets a frame.
-    pub fn form(
-        &self,
-        frame: &Frame,
-    ) -> Option<(crate::predicate::Verdict, crate::protocol::Encoded)> {
+    fn form(&self, frame: &Frame) -> Option<(Verdict, Encoded)> {
         let seen = || match &frame.kind {
             FrameKind::Event { .. } => false,
             FrameKind::Page(page) => has_seen(&self.seen, &frame.topic, page.as_ref()),

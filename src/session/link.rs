@@ -118,7 +118,8 @@ impl Link {
         while read(&mut self.stream, |_| ()).await.is_some() {}
     }
 
-    /// Queues a whole frame. The caller bounds what is queued, by [`Self::queued_bytes`].
+    /// Queues a whole frame, or the rest of one, never nothing. The caller bounds what is queued, by
+    /// [`Self::queued_bytes`].
     pub fn push(&mut self, frame: Bytes) {
         self.queued_bytes += frame.len();
         self.queue.push_back(frame);
@@ -254,5 +255,51 @@ impl std::fmt::Debug for Stream {
             Self::Tcp(_) => "Tcp",
             Self::Other(_) => "Other",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        message_bytes: 1024,
+        fragments: 8,
+    };
+
+    #[tokio::test]
+    async fn a_stream_that_is_no_tcp_carries_the_same_frames() {
+        // Less than a frame at once, in either direction.
+        let (mut client, stream) = tokio::io::duplex(7);
+        let leftover = Bytes::from_static(b"\x89\x80\0\0\0\0\x81");
+        let mut link = Link::new(Socket::other(stream, leftover), LIMITS);
+        assert!(link.idle_stream().is_none());
+        let said = b"\x85\0\0\0\0hello\x8a\x80\0\0\0\0".to_vec();
+        let frames = [vec![b'a'; 100], vec![b'b'; 100]];
+        let talk = tokio::spawn(async move {
+            client.write_all(&said).await.unwrap();
+            let mut got = vec![0; 200];
+            client.read_exact(&mut got).await.unwrap();
+            got
+        });
+        assert!(
+            matches!(link.recv().await, Received::Message(Message::Ping(payload)) if payload.is_empty())
+        );
+        assert!(
+            matches!(link.recv().await, Received::Message(Message::Text(text)) if text == "hello")
+        );
+        assert!(matches!(
+            link.recv().await,
+            Received::Message(Message::Pong)
+        ));
+        for frame in &frames {
+            link.push(Bytes::from(frame.clone()));
+        }
+        link.flush().await.unwrap();
+        assert_eq!(link.queued_bytes(), 0);
+        assert_eq!(talk.await.unwrap(), frames.concat());
+        assert!(matches!(link.recv().await, Received::End));
     }
 }

@@ -5,7 +5,9 @@ use std::{cmp::Ordering, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{Ask, End, Held, Inexact, MAX_TRIES, SETTLE, Session, lane::has_seen, pause};
+use super::{
+    Ask, End, Held, Inexact, MAX_TRIES, SETTLE, Session, lane::has_seen, pause, wire::WRITE_BYTES,
+};
 use crate::{
     clock::now_ms,
     fanout::Missing,
@@ -15,9 +17,6 @@ use crate::{
     sabotage::{self, Fault},
     topic::Topic,
 };
-
-/// Bytes of frames that are written before the socket is flushed.
-pub(super) const WRITE_BYTES: usize = 64 * 1024;
 
 /// Bytes of rows in one part of an `all` reply.
 const PART_BYTES: usize = 48 * 1024;

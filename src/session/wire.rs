@@ -25,8 +25,8 @@ const MAX_READ_BYTES: usize = 256 * 1024;
 /// The most frames of a message.
 const MAX_FRAGMENTS: usize = 1024;
 
-/// Bytes of frames that are queued before they are written.
-const WRITE_BYTES: usize = 64 * 1024;
+/// Bytes of frames that are read from the ring, and queued, before they are written.
+pub(super) const WRITE_BYTES: usize = 64 * 1024;
 
 /// How long a closed socket may take to close its own side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

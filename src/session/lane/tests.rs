@@ -1,0 +1,211 @@
+//! Whoever writes, the lane or the session: every frame goes out once, whole and in order.
+
+use std::time::Duration;
+
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, yield_now},
+    time::timeout,
+};
+
+use super::*;
+use crate::{
+    position::Epoch,
+    session::{Socket, inbound::Limits, link::Link},
+};
+
+const LIMITS: Limits = Limits {
+    message_bytes: 1024,
+    fragments: 8,
+};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One lane that runs, and a socket with a seat in it.
+struct Scene {
+    ring: Ring,
+    metrics: Metrics,
+    lane: Arc<Lane>,
+    link: Link,
+    seat: Seated,
+    client: TcpStream,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let ring = Ring::new(start(), usize::MAX);
+        let (lanes, metrics) = (Lanes::new(&ring, 1), Metrics::default());
+        for lane in lanes.loops(&ring, &metrics, &CancellationToken::new()) {
+            tokio::spawn(lane);
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (stream, _) = accepted.unwrap();
+        // So small that a socket often takes a part of a frame only.
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_send_buffer_size(4096).unwrap();
+        let link = Link::new(Socket::tcp(stream, Bytes::new()), LIMITS);
+        let seat = lanes.seat(link.idle_stream().unwrap().clone());
+        Self {
+            ring,
+            metrics,
+            lane: lanes.0.lanes[0].clone(),
+            link,
+            seat,
+            client: client.unwrap(),
+        }
+    }
+}
+
+fn start() -> Position {
+    Position::start_of(Epoch::parse("test").unwrap())
+}
+
+fn stand(seq: u64) -> Stand {
+    Stand {
+        seq,
+        cursor: start(),
+        interests: Interests::new(None),
+        seen: HashMap::new(),
+        unsent: Bytes::new(),
+        broken: false,
+    }
+}
+
+/// The numbered text of a frame; some are longer than what a socket takes at once.
+fn text(number: u64) -> String {
+    let length = if number.is_multiple_of(50) {
+        20_000
+    } else {
+        100
+    };
+    format!("{number:0length$}")
+}
+
+fn append(ring: &Ring, number: u64) {
+    ring.append_page("t".into(), None, |_| text(number));
+}
+
+/// Reads what the client is sent, and compares it with the first `count` frames; counts them.
+fn expect(mut client: TcpStream, count: u64, read: &Arc<AtomicU64>) -> JoinHandle<()> {
+    let read = read.clone();
+    tokio::spawn(async move {
+        for number in 0..count {
+            let expected = Encoded::of(&text(number));
+            let mut got = vec![0; expected.frame().len()];
+            client.read_exact(&mut got).await.unwrap();
+            assert!(got == expected.frame()[..], "frame {number}");
+            read.store(number + 1, Ordering::SeqCst);
+        }
+    })
+}
+
+/// What a session does when it has its place back: sends the rest, and all that is in the ring.
+async fn go_on(link: &mut Link, stand: &mut Stand, ring: &Ring) -> u64 {
+    let from = stand.seq;
+    let rest = std::mem::take(&mut stand.unsent);
+    if !rest.is_empty() {
+        link.push(rest);
+    }
+    loop {
+        let frames = ring.read(stand.seq, u64::MAX, 4096).unwrap();
+        for frame in &frames {
+            link.push(frame.text.as_ref().unwrap().frame().clone());
+        }
+        link.flush().await.unwrap();
+        if frames.is_empty() {
+            return stand.seq - from;
+        }
+        stand.seq += frames.len() as u64;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_frame_goes_out_once_whoever_writes_it() {
+    const COUNT: u64 = 2_000;
+    let mut scene = Scene::new().await;
+    let read = Arc::default();
+    let reader = expect(scene.client, COUNT, &read);
+    let ring = scene.ring.clone();
+    tokio::spawn(async move {
+        for number in 0..COUNT {
+            append(&ring, number);
+            // Not so far ahead that the session finds everything in the ring, and the lane nothing.
+            while number - read.load(Ordering::SeqCst).min(number) > number % 9 {
+                yield_now().await;
+            }
+        }
+    });
+    let (mut place, mut own, mut round) = (stand(0), 0, 0_usize);
+    while place.seq < COUNT {
+        round += 1;
+        own += go_on(&mut scene.link, &mut place, &scene.ring).await;
+        if let Some(back) = scene.seat.stand(place) {
+            place = back;
+            continue;
+        }
+        // Now the lane gives the place back, and now it is taken in the middle of something.
+        for _ in 0..round % 5 {
+            tokio::select! {
+                biased;
+                () = scene.seat.returned() => break,
+                () = yield_now() => {}
+            }
+        }
+        place = scene.seat.take().unwrap();
+    }
+    go_on(&mut scene.link, &mut place, &scene.ring).await;
+    timeout(PATIENCE, reader).await.unwrap().unwrap();
+    let lane = scene.metrics.pushes_sent.get();
+    assert!(
+        own > 0 && lane > 0,
+        "{own} of the session, {lane} of the lane"
+    );
+}
+
+#[tokio::test]
+async fn who_comes_after_the_lane_has_gone_by_does_not_stand_in_it() {
+    let scene = Scene::new().await;
+    append(&scene.ring, 0);
+    let gone_by = async {
+        while scene.lane.passed.load(Ordering::SeqCst) < 1 {
+            yield_now().await;
+        }
+    };
+    timeout(PATIENCE, gone_by).await.unwrap();
+    let back = scene.seat.stand(stand(0));
+    assert_eq!(back.map(|stand| stand.seq), Some(0));
+    assert!(scene.seat.take().is_none(), "it was given back");
+    assert!(scene.seat.stand(stand(1)).is_none());
+}
+
+#[tokio::test]
+async fn a_socket_that_takes_a_part_gets_its_place_back_with_the_rest() {
+    const COUNT: u64 = 500;
+    let mut scene = Scene::new().await;
+    assert!(scene.seat.stand(stand(0)).is_none());
+    for number in 0..COUNT {
+        append(&scene.ring, number);
+    }
+    // Nobody reads.
+    timeout(PATIENCE, scene.seat.returned()).await.unwrap();
+    let mut place = scene.seat.take().unwrap();
+    assert!(place.seq < COUNT && !place.broken, "{place:?}");
+    let reader = expect(scene.client, COUNT, &Arc::default());
+    let sent = go_on(&mut scene.link, &mut place, &scene.ring);
+    assert!(timeout(PATIENCE, sent).await.unwrap() > 0);
+    timeout(PATIENCE, reader).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_stands_in_the_lane_when_the_ring_begins_again_gets_the_place_back() {
+    let scene = Scene::new().await;
+    append(&scene.ring, 0);
+    scene.ring.restart(start());
+    assert!(scene.seat.stand(stand(1)).is_none());
+    timeout(PATIENCE, scene.seat.returned()).await.unwrap();
+    assert_eq!(scene.seat.take().map(|stand| stand.seq), Some(1));
+}
