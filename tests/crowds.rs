@@ -7,12 +7,33 @@ use serde_json::json;
 
 use crate::support::{Raw, Server, Socket, in_time, wait_until};
 
-/// Resident memory of a process, in MiB.
+/// Resident memory of a process, in KiB.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.unwrap().trim().trim_end_matches(" kB");
-    kib.parse::<u64>().unwrap() / 1024
+    kib.parse().unwrap()
+}
+
+/// The most bytes that a socket may cost that waits for events.
+const IDLE_BYTES: u64 = 4096;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_waits_costs_four_kilobytes_at_the_most() {
+    const SOCKETS: u64 = 800;
+    let server = Server::start();
+    let mut sockets = Vec::new();
+    // The first ones pay for what all share.
+    for _ in 0..100 {
+        sockets.push(Raw::open(&server, "/socket/all/").await);
+    }
+    let before = resident(server.pid());
+    for _ in 0..SOCKETS {
+        sockets.push(Raw::open(&server, "/socket/all/").await);
+    }
+    let each = (resident(server.pid()) - before) * 1024 / SOCKETS;
+    println!("{each} bytes each");
+    assert!(each <= IDLE_BYTES, "{each} bytes for a socket that waits");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,10 +169,10 @@ async fn sockets_that_never_read_cost_no_memory_and_nobody_else_his_time() {
     .await;
     let without = latencies(&server, &mut quick, (300, 2000)).await;
     println!(
-        "500 sockets that never read: p50 {:?}, p99 {:?}, {before} MiB then {after} MiB; without them p50 {:?}, p99 {:?}",
+        "500 sockets that never read: p50 {:?}, p99 {:?}, {before} KiB then {after} KiB; without them p50 {:?}, p99 {:?}",
         with[150], with[296], without[150], without[296]
     );
-    assert!(after <= before + 8, "{before} MiB, then {after} MiB");
+    assert!(after <= before + 8 * 1024, "{before} KiB, then {after} KiB");
     // Other tests run at the same time; the bench says it more finely.
     let most = without[296] * 3 + Duration::from_millis(30);
     assert!(

@@ -44,7 +44,7 @@ impl Next {
     pub fn begin(self, edge: Arc<Edge>, socket: Socket) {
         match self {
             Self::Session(opening) => {
-                tokio::spawn(session::run(socket, edge.gateway.clone(), opening));
+                session::begin(socket, edge.gateway.clone(), opening);
             }
             Self::Echo => {
                 tokio::spawn(async move {

@@ -143,9 +143,12 @@ fn told(bad: BadFilter) -> Failure {
     })
 }
 
-/// Which topics a socket takes, and of each which rows.
+/// Which topics a socket takes, and of each which rows. Nothing on the heap for who takes all.
 #[derive(Debug, Default)]
-pub struct Interests {
+pub struct Interests(Option<Box<Choice>>);
+
+#[derive(Debug, Default)]
+struct Choice {
     /// Only these topics; all where none.
     only: Option<HashSet<Arc<str>>>,
     filters: HashMap<Arc<str>, Arc<Filter>>,
@@ -157,10 +160,13 @@ pub type Named = Vec<(Arc<str>, Option<Arc<Filter>>)>;
 impl Interests {
     /// These topics, or all, without filters.
     pub fn new(only: Option<HashSet<Arc<str>>>) -> Self {
-        Self {
-            only,
-            filters: HashMap::new(),
-        }
+        let filters = HashMap::new();
+        Self(only.map(|only| {
+            Box::new(Choice {
+                only: Some(only),
+                filters,
+            })
+        }))
     }
 
     /// Exactly these topics.
@@ -172,13 +178,14 @@ impl Interests {
 
     /// These, too, each with the filter given or none. Who takes all topics goes on doing so.
     pub fn add(&mut self, named: Named) {
+        let choice = self.0.get_or_insert_default();
         for (topic, filter) in named {
-            if let Some(only) = &mut self.only {
+            if let Some(only) = &mut choice.only {
                 only.insert(topic.clone());
             }
             match filter {
-                Some(filter) => drop(self.filters.insert(topic, filter)),
-                None => drop(self.filters.remove(&topic)),
+                Some(filter) => drop(choice.filters.insert(topic, filter)),
+                None => drop(choice.filters.remove(&topic)),
             }
         }
     }
@@ -186,25 +193,31 @@ impl Interests {
     /// These no more.
     pub fn remove(&mut self, types: &[String], topics: &Topics) {
         let all = || topics.iter().map(|topic| topic.name.clone()).collect();
-        let mut only = self.only.take().unwrap_or_else(all);
+        let choice = self.0.get_or_insert_default();
+        let only = choice.only.get_or_insert_with(all);
         only.retain(|name| !types.iter().any(|gone| **gone == **name));
-        self.filters.retain(|name, _| only.contains(name));
-        self.only = Some(only);
+        choice.filters.retain(|name, _| only.contains(name));
     }
 
     /// Whether events of a topic are taken.
     pub fn takes(&self, topic: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| only.contains(topic))
+        let only = self.0.as_ref().and_then(|choice| choice.only.as_ref());
+        only.is_none_or(|only| only.contains(topic))
     }
 
     /// Whether every event is taken, and as it is.
     pub fn takes_all(&self) -> bool {
-        self.only.is_none() && self.filters.is_empty()
+        let all = |choice: &Choice| choice.only.is_none() && choice.filters.is_empty();
+        self.0.as_deref().is_none_or(all)
     }
 
     /// Whether events of a topic go through a filter.
     pub fn filters(&self, topic: &str) -> bool {
-        self.filters.contains_key(topic)
+        self.filter(topic).is_some()
+    }
+
+    fn filter(&self, topic: &str) -> Option<&Arc<Filter>> {
+        self.0.as_ref()?.filters.get(topic)
     }
 
     /// The form in which this socket gets a frame, and its text; `None` for one that it does not
@@ -213,7 +226,7 @@ impl Interests {
         if !self.takes(&frame.topic) {
             return None;
         }
-        let filter = self.filters.get(&frame.topic);
+        let filter = self.filter(&frame.topic);
         let verdict = filter.map_or(Verdict::Pass, |filter| {
             frame.judged(&filter.predicate, &filter.table)
         });
@@ -226,7 +239,10 @@ impl Interests {
     /// been told to query again, and is told why it cannot. While the database cannot be asked the
     /// old filter stays.
     pub async fn refresh(&mut self, gateway: &super::Gateway, topic: &str) {
-        let Some(filter) = self.filters.get_mut(topic) else {
+        let Some(filters) = self.0.as_mut().map(|choice| &mut choice.filters) else {
+            return;
+        };
+        let Some(filter) = filters.get_mut(topic) else {
             return;
         };
         let Some(topic) = gateway.topics.get(topic) else {
@@ -236,7 +252,7 @@ impl Interests {
         match gateway.filters.compile(topic, conditions).await {
             Ok(fresh) => *filter = fresh,
             Err(failure) if failure.code == ErrorCode::BadParam => {
-                self.filters.remove(&topic.name);
+                filters.remove(&topic.name);
             }
             Err(_) => {}
         }
@@ -244,7 +260,8 @@ impl Interests {
 
     /// Compiles all filters anew.
     pub async fn refresh_all(&mut self, gateway: &super::Gateway) {
-        let filtered: Vec<Arc<str>> = self.filters.keys().cloned().collect();
+        let filters = self.0.iter().flat_map(|choice| choice.filters.keys());
+        let filtered: Vec<Arc<str>> = filters.cloned().collect();
         for topic in filtered {
             self.refresh(gateway, &topic).await;
         }

@@ -10,7 +10,6 @@
 mod tests;
 
 use std::{
-    collections::HashMap,
     io::{self, IoSlice},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -22,9 +21,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::{net::TcpStream, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
-use super::{filters::Interests, link::PIECES, seats::Seats};
+use super::{filters::Interests, link::PIECES, seats::Seats, seen::Seen};
 use crate::{
-    horizon::Horizon,
     metrics::Metrics,
     position::Position,
     predicate::Verdict,
@@ -85,7 +83,7 @@ pub struct Stand {
     /// What the socket takes.
     pub interests: Interests,
     /// What the last default page of each topic saw.
-    pub seen: HashMap<Arc<str>, Horizon>,
+    pub seen: Seen,
     /// The rest of a frame of which the socket took only a part; it is before `seq`.
     pub unsent: Bytes,
     /// The connection is broken.
@@ -427,23 +425,11 @@ impl Stand {
     fn form(&self, frame: &Frame) -> Option<(Verdict, Encoded)> {
         let seen = || match &frame.kind {
             FrameKind::Event { .. } => false,
-            FrameKind::Page(page) => has_seen(&self.seen, &frame.topic, page.as_ref()),
+            FrameKind::Page(page) => self.seen.covers(&frame.topic, page.as_ref()),
         };
         match self.interests.takes(&frame.topic) && !seen() {
             true => self.interests.form(frame),
             false => None,
         }
-    }
-}
-
-/// Whether a reply was sent that saw at least as much as a page.
-pub fn has_seen(
-    seen: &HashMap<Arc<str>, Horizon>,
-    topic: &Arc<str>,
-    page: Option<&Horizon>,
-) -> bool {
-    match (seen.get(topic), page) {
-        (Some(seen), Some(page)) => seen.covers(page),
-        _ => false,
     }
 }

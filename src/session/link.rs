@@ -2,7 +2,7 @@
 //! written in as few system calls as the kernel allows. While nothing is on its way in or out it
 //! holds no buffer.
 
-use std::{collections::VecDeque, io, pin::Pin, sync::Arc, task::Context};
+use std::{collections::VecDeque, future::poll_fn, io, pin::Pin, sync::Arc, task::Context};
 
 use bytes::{Buf, Bytes};
 use tokio::{
@@ -143,7 +143,7 @@ impl Link {
                 Stream::Tcp(stream) => {
                     match pieces(&self.queue, |pieces| stream.try_write_vectored(pieces)) {
                         Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
-                            stream.writable().await?;
+                            poll_fn(|context| stream.poll_write_ready(context)).await?;
                             continue;
                         }
                         written => written?,
@@ -156,7 +156,7 @@ impl Link {
                             Pin::new(&mut *stream).poll_write_vectored(context, pieces)
                         })
                     };
-                    std::future::poll_fn(write).await?
+                    poll_fn(write).await?
                 }
             };
             if written == 0 {
@@ -225,14 +225,17 @@ async fn read<T>(stream: &mut Stream, show: impl FnOnce(&[u8]) -> T) -> Option<T
     };
     match stream {
         Stream::Tcp(stream) => loop {
-            stream.readable().await.ok()?;
+            // Not `readable`: this replaces the waker that HTTP has left, and with it its whole task.
+            poll_fn(|context| stream.poll_read_ready(context))
+                .await
+                .ok()?;
             match read_now(stream, &mut shown) {
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read.ok()?,
             }
         },
         Stream::Other(stream) => {
-            std::future::poll_fn(|context| {
+            poll_fn(|context| {
                 let mut chunk = [0; READ_BYTES];
                 let mut buffer = ReadBuf::new(&mut chunk);
                 let read = Pin::new(&mut *stream).poll_read(context, &mut buffer);

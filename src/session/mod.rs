@@ -12,15 +12,17 @@ mod lane;
 mod latest;
 mod link;
 mod place;
+mod reads;
 mod requests;
 mod resume;
 mod seats;
+mod seen;
 mod socket;
 mod stream;
 mod wire;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     convert::Infallible,
     sync::Arc,
     time::Duration,
@@ -28,7 +30,7 @@ use std::{
 
 use bytes::Bytes;
 use events::Events;
-use futures_util::{Stream, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::Stream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +38,8 @@ pub use filters::Filters;
 use filters::Interests;
 pub use lane::Lanes;
 use lane::Seated;
+use reads::Reads;
+use seen::Seen;
 pub use socket::{Duplex, Socket};
 use wire::Wire;
 pub use wire::echo;
@@ -43,7 +47,6 @@ pub use wire::echo;
 use crate::{
     fanout::{Backlog, Pages},
     groups::Group,
-    horizon::Horizon,
     metrics::{Behind, Health, Metrics, Part},
     position::Position,
     protocol::{self, CloseReason, ErrorCode, Failure, Language, Mode, Rid, Select},
@@ -55,10 +58,6 @@ use crate::{
 
 /// How often a query is read again that has no place in the stream, or that lost it too early.
 const MAX_TRIES: u8 = 6;
-
-/// The pause before a query is read again the first time; it doubles with every time. A commit is in
-/// the stream microseconds before it is visible, or, where it waits for a standby, for long.
-const AGAIN_PAUSE: Duration = Duration::from_millis(4);
 
 /// Sockets that are closed all at once; more are closed in waves over a part of the grace period.
 const CLOSED_AT_ONCE: usize = 100;
@@ -187,14 +186,6 @@ enum End {
     Gone,
 }
 
-/// The pause before a read that was tried that often.
-fn pause(tries: u8) -> Duration {
-    match tries {
-        0 => Duration::ZERO,
-        tries => AGAIN_PAUSE * (1 << (tries - 1).min(MAX_TRIES)),
-    }
-}
-
 type Answer = (Ask, Result<Arc<Snapshot>, Failure>);
 
 struct Session {
@@ -219,11 +210,10 @@ struct Session {
     /// Nothing is pushed before the hello.
     silent: bool,
     greeted: bool,
-    running: FuturesUnordered<BoxFuture<'static, Answer>>,
+    running: Reads,
     queued: VecDeque<Ask>,
     held: Vec<Held>,
-    /// What the last default page of each topic saw: an older one is not pushed after it.
-    seen: HashMap<Arc<str>, Horizon>,
+    seen: Seen,
     strikes: VecDeque<Instant>,
     clocks: Clocks,
 }
@@ -238,22 +228,19 @@ struct Clocks {
     retry: Option<Instant>,
 }
 
-/// Serves one socket of the group until it is closed.
-pub async fn run(socket: Socket, gateway: Arc<Gateway>, opening: Opening) {
-    let wire = Wire::new(socket, gateway.config.write_timeout);
-    let Some(_membership) = gateway.group.join() else {
-        let full = CloseReason::Overloaded;
-        gateway.metrics.close(full.code(), full.text());
-        return wire.close(full).await;
+/// Serves one socket of the group until it is closed, in a task of its own.
+pub fn begin(socket: Socket, gateway: Arc<Gateway>, opening: Opening) {
+    let Some(membership) = gateway.group.join() else {
+        tokio::spawn(async move { refuse(socket, &gateway, CloseReason::Overloaded).await });
+        return;
     };
-    gateway.metrics.sessions.inc();
-    let mut session = Session::new(gateway.clone(), wire, opening);
-    let end = session.serve().await;
-    if let End::Close(reason) = end {
-        gateway.metrics.close(reason.code(), reason.text());
-        session.wire.close(reason).await;
-    }
-    gateway.metrics.sessions.dec();
+    let wire = Wire::new(socket, gateway.config.write_timeout);
+    // Out here, or the task would have room for both what a session is made of and the session.
+    let mut session = Session::new(gateway, wire, opening);
+    tokio::spawn(async move {
+        let _membership = membership;
+        session.live().await;
+    });
 }
 
 /// Serves a response of Server-Sent Events until one side ends it, and returns its body.
@@ -272,20 +259,10 @@ pub fn stream(
     };
     let (events, body) = Events::new();
     let wire = Wire::events(events, gateway.config.write_timeout);
+    let mut session = Session::new(gateway, wire, opening);
     tokio::spawn(async move {
         let _membership = membership;
-        gateway.metrics.sessions.inc();
-        let mut session = Session::new(gateway.clone(), wire, opening);
-        // The client learns at once where it stands, and that it is connected.
-        let end = match session.wire.ping().await {
-            Ok(()) => session.serve().await,
-            Err(end) => end,
-        };
-        if let End::Close(reason) = end {
-            gateway.metrics.close(reason.code(), reason.text());
-            session.wire.close(reason).await;
-        }
-        gateway.metrics.sessions.dec();
+        session.live().await;
     });
     Ok(body)
 }
@@ -293,7 +270,7 @@ pub fn stream(
 /// Closes a socket that may not be served at all. A browser cannot read a refused handshake.
 pub async fn refuse(socket: Socket, gateway: &Gateway, reason: CloseReason) {
     gateway.metrics.close(reason.code(), reason.text());
-    let wire = Wire::new(socket, gateway.config.write_timeout);
+    let mut wire = Wire::new(socket, gateway.config.write_timeout);
     wire.close(reason).await;
 }
 
@@ -321,10 +298,10 @@ impl Session {
             missed_pages: false,
             silent: opening.hello_first,
             greeted: false,
-            running: FuturesUnordered::new(),
+            running: Reads::default(),
             queued: VecDeque::new(),
             held: Vec::new(),
-            seen: HashMap::new(),
+            seen: Seen::default(),
             strikes: VecDeque::new(),
             clocks,
             gateway,
@@ -342,7 +319,23 @@ impl Session {
         session
     }
 
+    async fn live(&mut self) {
+        let gateway = self.gateway.clone();
+        gateway.metrics.sessions.inc();
+        if let End::Close(reason) = self.serve().await {
+            gateway.metrics.close(reason.code(), reason.text());
+            Box::pin(self.wire.close(reason)).await;
+        }
+        gateway.metrics.sessions.dec();
+    }
+
     async fn serve(&mut self) -> End {
+        if self.wire.is_one_way() {
+            // The client learns at once where it stands, and that it is connected.
+            if let Err(end) = Box::pin(self.wire.ping()).await {
+                return end;
+            }
+        }
         let mut ring = self.gateway.ring.watch();
         loop {
             // What takes its time is boxed: a socket that waits should cost little.
@@ -418,7 +411,7 @@ impl Session {
             .await;
         }
         // A query that still runs is not answered; the client asks again when it is back.
-        self.running.clear();
+        self.running = Reads::default();
         self.queued.clear();
         let mut sent = self.advance().await;
         if sent.is_ok() && self.greeted {

@@ -1,7 +1,6 @@
 //! What a session waits for, and what it does then: while it stands in the lane, whatever comes up
 //! has it take its place back first.
 
-use futures_util::StreamExt;
 use tokio::sync::watch;
 
 use super::{Answer, End, Session, lane::Stand, wire::Inbound};
@@ -37,7 +36,7 @@ impl Session {
             biased;
             () = self.gateway.stop.cancelled() => Woken::Stop,
             // Before what the client sends: a flood of it must not keep answers waiting.
-            Some(answer) = self.running.next(), if !self.running.is_empty() => Woken::Answer(answer),
+            answer = self.running.next() => Woken::Answer(answer),
             () = tokio::time::sleep_until(due) => Woken::Due,
             inbound = self.wire.recv() => Woken::Said(inbound),
             () = returned, if stands => Woken::Returned,

@@ -67,7 +67,9 @@ impl Session {
             }
             match self.gateway.pages.fresh(&topic.name, &self.cursor) {
                 Some((frame, horizon)) => {
-                    self.seen.extend(horizon.map(|h| (topic.name.clone(), h)));
+                    if let Some(horizon) = horizon {
+                        self.seen.insert(topic.name.clone(), horizon);
+                    }
                     self.feed(&frame).await?;
                 }
                 None => self.queued.push_back(Ask {

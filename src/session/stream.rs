@@ -6,7 +6,8 @@ use std::{cmp::Ordering, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    Ask, End, Held, Inexact, MAX_TRIES, SETTLE, Session, lane::has_seen, pause, wire::WRITE_BYTES,
+    Ask, End, Held, Inexact, MAX_TRIES, SETTLE, Session, reads::pause, seen::Seen,
+    wire::WRITE_BYTES,
 };
 use crate::{
     clock::now_ms,
@@ -356,7 +357,7 @@ impl Session {
             FrameKind::Page(horizon) => {
                 !self.replaying
                     && !superseded.contains(&frame.topic)
-                    && !has_seen(&self.seen, &frame.topic, horizon.as_ref())
+                    && !self.seen.covers(&frame.topic, horizon.as_ref())
             }
         };
         fresh && !self.silent
@@ -375,7 +376,7 @@ impl Session {
         self.replaying = false;
         self.missed_pages = false;
         // Of another history nobody has seen anything.
-        self.seen.clear();
+        self.seen = Seen::default();
         // A reload may have been among what is lost.
         self.interests.refresh_all(&self.gateway).await;
         if !self.silent {

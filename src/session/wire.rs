@@ -193,7 +193,7 @@ impl Wire {
     }
 
     /// Closes the connection, a socket with a code, and waits a moment for the client's side.
-    pub async fn close(mut self, reason: CloseReason) {
+    pub async fn close(&mut self, reason: CloseReason) {
         let mut payload = reason.code().to_be_bytes().to_vec();
         payload.extend_from_slice(reason.text().as_bytes());
         if let Line::Events(events) = &mut self.line {

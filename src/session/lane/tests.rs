@@ -69,7 +69,7 @@ fn stand(seq: u64) -> Stand {
         seq,
         cursor: start(),
         interests: Interests::new(None),
-        seen: HashMap::new(),
+        seen: Seen::default(),
         unsent: Bytes::new(),
         broken: false,
     }
