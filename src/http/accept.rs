@@ -9,6 +9,7 @@ use std::{
 
 use axum::Router;
 use bytes::Bytes;
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -63,6 +64,11 @@ pub async fn serve(listener: TcpListener, door: Door, terms: Terms, stop: Cancel
         door,
         stop,
     });
+    // A push is one small write: it must not wait for another. Connections have it from the listener,
+    // which spares a system call for each.
+    if let Err(err) = SockRef::from(&listener).set_tcp_nodelay(true) {
+        tracing::warn!(error = %err, "TCP_NODELAY cannot be set: pushes may wait for each other");
+    }
     let mut exhausted = None;
     loop {
         let accepted = tokio::select! {

@@ -34,10 +34,6 @@ const HEAD_BYTES: usize = 16 * 1024;
 
 /// Serves one connection until it ends, or until a session takes it over, and the place with it.
 pub async fn serve(stream: TcpStream, permit: Permit, shared: Arc<Shared>) {
-    // A push is one small write: it must not wait for another.
-    if let Err(err) = stream.set_nodelay(true) {
-        tracing::debug!(error = %err, "TCP_NODELAY cannot be set");
-    }
     let stop = shared.stop.clone();
     let mut connection = Builder::new()
         .timer(TokioTimer::new())
