@@ -5,6 +5,7 @@
 
 mod support;
 
+mod autobahn;
 mod bench;
 mod bus_contract;
 mod capture;

@@ -4,6 +4,7 @@
 
 mod condense;
 pub mod deflate;
+mod echo;
 mod events;
 mod filters;
 mod frame;
@@ -34,6 +35,7 @@ use futures_util::Stream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use echo::{echo, mirror};
 pub use filters::Filters;
 use filters::Interests;
 pub use lane::Lanes;
@@ -42,7 +44,6 @@ use reads::Reads;
 use seen::Seen;
 pub use socket::{Duplex, Socket};
 use wire::Wire;
-pub use wire::echo;
 
 use crate::{
     fanout::{Backlog, Pages},

@@ -4,6 +4,7 @@
 use tokio::sync::watch;
 
 use super::{Answer, End, Session, lane::Stand, wire::Inbound};
+use crate::protocol::CloseReason;
 
 /// What a session was woken by.
 pub(super) enum Woken {
@@ -72,6 +73,7 @@ impl Session {
                 Err(End::Gone)
             }
             Inbound::Gone => Err(End::Gone),
+            Inbound::Binary(_) => Err(End::Close(CloseReason::Binary)),
             Inbound::Broken(reason) => Err(End::Close(reason)),
         }
     }

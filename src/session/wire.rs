@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
 use super::{
-    End, Gateway,
+    End,
     events::Events,
     inbound::{Limits, Message, Violation},
     link::{Link, Received},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     position::Position,
-    protocol::{CloseReason, ECHO_CLOSE, ECHO_PREFIX, Encoded, put_header},
+    protocol::{CloseReason, Encoded, MAX_HEADER_BYTES, put_header},
 };
 
 /// The most bytes of a message that are read in order to close properly: a client that is told
@@ -31,7 +31,8 @@ pub(super) const WRITE_BYTES: usize = 64 * 1024;
 /// How long a closed socket may take to close its own side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The first byte of each control frame.
+/// The first byte of a message of bytes in one frame, and of each control frame.
+const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
@@ -52,6 +53,8 @@ enum Line {
 pub enum Inbound {
     /// A text message.
     Text(String),
+    /// A message of bytes.
+    Binary(Vec<u8>),
     /// A ping, which must be answered with this.
     Ping(Vec<u8>),
     /// The answer to a ping of ours.
@@ -71,6 +74,11 @@ impl Wire {
             message_bytes: MAX_READ_BYTES,
             fragments: MAX_FRAGMENTS,
         };
+        Self::within(socket, limits, write_timeout)
+    }
+
+    /// The same with other limits.
+    pub fn within(socket: Socket, limits: Limits, write_timeout: Duration) -> Self {
         Self {
             line: Line::Socket(Link::new(socket, limits)),
             write_timeout,
@@ -119,7 +127,7 @@ impl Wire {
             Received::Message(Message::Text(text)) => Inbound::Text(text),
             Received::Message(Message::Ping(payload)) => Inbound::Ping(payload),
             Received::Message(Message::Pong) => Inbound::Pong,
-            Received::Message(Message::Binary(_)) => Inbound::Broken(CloseReason::Binary),
+            Received::Message(Message::Binary(bytes)) => Inbound::Binary(bytes),
             Received::Message(Message::Close(code)) => Inbound::Close(code),
             Received::End => Inbound::Gone,
             Received::Violation(violation) => Inbound::Broken(match violation {
@@ -171,14 +179,14 @@ impl Wire {
     /// Asks whether the client is there.
     pub async fn ping(&mut self) -> Result<(), End> {
         match &mut self.line {
-            Line::Socket(_) => self.control(PING, &[]).await,
+            Line::Socket(_) => self.frame(PING, &[]).await,
             Line::Events(events) => events.beat(self.write_timeout).await,
         }
     }
 
     /// Answers the client's ping.
     pub async fn pong(&mut self, payload: &[u8]) -> Result<(), End> {
-        self.control(PONG, payload).await
+        self.frame(PONG, payload).await
     }
 
     /// Answers the client's close, without which a browser calls the close unclean.
@@ -187,7 +195,7 @@ impl Wire {
         let payload = code.as_ref().map_or(&[][..], |code| code);
         let answer = async {
             // Whether it arrives is of no interest to anybody any more.
-            let _ = self.control(CLOSE, payload).await;
+            let _ = self.frame(CLOSE, payload).await;
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, answer).await;
     }
@@ -202,7 +210,7 @@ impl Wire {
             return;
         }
         let closing = async {
-            if self.control(CLOSE, &payload).await.is_err() {
+            if self.frame(CLOSE, &payload).await.is_err() {
                 return;
             }
             let Line::Socket(link) = &mut self.line else {
@@ -227,11 +235,16 @@ impl Wire {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
     }
 
-    async fn control(&mut self, first: u8, payload: &[u8]) -> Result<(), End> {
+    /// Sends bytes, which no client of the group expects.
+    pub async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), End> {
+        self.frame(BINARY, bytes).await
+    }
+
+    async fn frame(&mut self, first: u8, payload: &[u8]) -> Result<(), End> {
         let Line::Socket(link) = &mut self.line else {
             return Ok(());
         };
-        let mut frame = BytesMut::with_capacity(2 + payload.len());
+        let mut frame = BytesMut::with_capacity(MAX_HEADER_BYTES + payload.len());
         put_header(&mut frame, first, payload.len());
         frame.extend_from_slice(payload);
         link.push(frame.freeze());
@@ -244,54 +257,5 @@ async fn within<E>(limit: Duration, write: impl Future<Output = Result<(), E>>) 
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(End::Gone),
         Err(_) => Err(End::Close(CloseReason::TooSlow)),
-    }
-}
-
-/// The tutorial's echo: every text is answered with the local time; the text `close` closes.
-pub async fn echo(socket: Socket, gateway: &Gateway) {
-    let mut wire = Wire::new(socket, gateway.config.write_timeout);
-    let idle = gateway.config.ping_interval + gateway.config.pong_timeout;
-    let mut asked = false;
-    let end = loop {
-        let inbound = tokio::select! {
-            inbound = wire.recv() => inbound,
-            () = gateway.stop.cancelled() => break End::Close(CloseReason::Restart),
-            () = tokio::time::sleep(idle) => {
-                if asked {
-                    break End::Close(CloseReason::NoPong);
-                }
-                asked = true;
-                match wire.ping().await {
-                    Ok(()) => continue,
-                    Err(end) => break end,
-                }
-            }
-        };
-        asked = false;
-        let sent = match inbound {
-            Inbound::Text(text) if text == ECHO_CLOSE => Err(End::Close(CloseReason::Normal)),
-            Inbound::Text(text) if text.len() > gateway.config.max_message_bytes => {
-                Err(End::Close(CloseReason::TooBig))
-            }
-            Inbound::Text(_) => {
-                let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S");
-                wire.send(format!("{ECHO_PREFIX}{now}")).await
-            }
-            Inbound::Ping(payload) => wire.pong(&payload).await,
-            Inbound::Pong => Ok(()),
-            Inbound::Close(code) => {
-                wire.closed(code).await;
-                Err(End::Gone)
-            }
-            Inbound::Gone => Err(End::Gone),
-            Inbound::Broken(reason) => Err(End::Close(reason)),
-        };
-        if let Err(end) = sent {
-            break end;
-        }
-    };
-    if let End::Close(reason) = end {
-        gateway.metrics.close(reason.code(), reason.text());
-        wire.close(reason).await;
     }
 }

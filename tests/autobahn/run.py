@@ -1,6 +1,7 @@
-"""Autobahn|Testsuite against a server that echoes texts and bytes. No route of the gateway does so yet,
-so the server must be named, and neither tests/run nor CI runs this.
+"""Autobahn|Testsuite against a server that echoes texts and bytes. tests/autobahn.rs starts one around the
+connection of a session, and runs this; ./tests/run calls it.
 
+    python3 tests/autobahn/run.py --install                             only looks whether it can run
     python3 tests/autobahn/run.py --url ws://127.0.0.1:9001/            a short selection: less than a minute
     python3 tests/autobahn/run.py --url … --long [--compression]        groups 1 to 7, 9, 10 [and 12 and 13]
     python3 tests/autobahn/run.py --url … --cases '6.*'                 any cases
@@ -45,6 +46,8 @@ SUITE = "autobahntestsuite==25.10.1"
 def main():
     asked = arguments()
     suite = testsuite()
+    if asked.install:
+        return
     with tempfile.TemporaryDirectory() as folder:
         reports = run(suite, pathlib.Path(folder), asked.url, asked.cases, asked.minutes)
     bad = summary(reports)
@@ -58,8 +61,11 @@ def arguments():
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--compression", action="store_true", help="groups 12 and 13, too")
     parser.add_argument("--cases", nargs="+", help="patterns such as 6.4.*")
-    parser.add_argument("--url", required=True, help="a server that echoes")
+    parser.add_argument("--install", action="store_true", help="makes the testsuite ready, and ends")
+    parser.add_argument("--url", help="a server that echoes")
     asked = parser.parse_args()
+    if not (asked.install or asked.url):
+        parser.error("--url is needed, or --install")
     asked.minutes = 60 if asked.long or asked.cases else 5
     asked.cases = asked.cases or (LONG if asked.long else SHORT)
     asked.cases += COMPRESSION if asked.compression else []

@@ -1,0 +1,94 @@
+//! Sockets that are not of the group: the tutorial's echo, and one that tests hold against RFC 6455.
+
+use std::time::Duration;
+
+use super::{
+    End, Gateway,
+    inbound::Limits,
+    socket::Socket,
+    wire::{Inbound, Wire},
+};
+use crate::protocol::{CloseReason, ECHO_CLOSE, ECHO_PREFIX};
+
+/// How long a mirrored socket may take nothing.
+const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The tutorial's echo: every text is answered with the local time; the text `close` closes.
+pub async fn echo(socket: Socket, gateway: &Gateway) {
+    let mut wire = Wire::new(socket, gateway.config.write_timeout);
+    let idle = gateway.config.ping_interval + gateway.config.pong_timeout;
+    let mut asked = false;
+    let end = loop {
+        let inbound = tokio::select! {
+            inbound = wire.recv() => inbound,
+            () = gateway.stop.cancelled() => break End::Close(CloseReason::Restart),
+            () = tokio::time::sleep(idle) => {
+                if asked {
+                    break End::Close(CloseReason::NoPong);
+                }
+                asked = true;
+                match wire.ping().await {
+                    Ok(()) => continue,
+                    Err(end) => break end,
+                }
+            }
+        };
+        asked = false;
+        let sent = match inbound {
+            Inbound::Text(text) if text == ECHO_CLOSE => Err(End::Close(CloseReason::Normal)),
+            Inbound::Text(text) if text.len() > gateway.config.max_message_bytes => {
+                Err(End::Close(CloseReason::TooBig))
+            }
+            Inbound::Text(_) => {
+                let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S");
+                wire.send(format!("{ECHO_PREFIX}{now}")).await
+            }
+            Inbound::Ping(payload) => wire.pong(&payload).await,
+            Inbound::Pong => Ok(()),
+            Inbound::Close(code) => {
+                wire.closed(code).await;
+                Err(End::Gone)
+            }
+            Inbound::Gone => Err(End::Gone),
+            Inbound::Binary(_) => Err(End::Close(CloseReason::Binary)),
+            Inbound::Broken(reason) => Err(End::Close(reason)),
+        };
+        if let Err(end) = sent {
+            break end;
+        }
+    };
+    if let End::Close(reason) = end {
+        gateway.metrics.close(reason.code(), reason.text());
+        wire.close(reason).await;
+    }
+}
+
+/// Sends back whatever comes, texts and bytes, until the socket closes: the connection of a session with
+/// nothing on top, as Autobahn|Testsuite wants it. A message may have so many bytes.
+pub async fn mirror(socket: Socket, message_bytes: usize) {
+    let limits = Limits {
+        message_bytes,
+        fragments: message_bytes,
+    };
+    let mut wire = Wire::within(socket, limits, MIRROR_TIMEOUT);
+    let end = loop {
+        let sent = match wire.recv().await {
+            Inbound::Text(text) => wire.send(text).await,
+            Inbound::Binary(bytes) => wire.send_bytes(&bytes).await,
+            Inbound::Ping(payload) => wire.pong(&payload).await,
+            Inbound::Pong => Ok(()),
+            Inbound::Close(code) => {
+                wire.closed(code).await;
+                Err(End::Gone)
+            }
+            Inbound::Gone => Err(End::Gone),
+            Inbound::Broken(reason) => Err(End::Close(reason)),
+        };
+        if let Err(end) = sent {
+            break end;
+        }
+    };
+    if let End::Close(reason) = end {
+        wire.close(reason).await;
+    }
+}
