@@ -121,28 +121,39 @@ struct Reader<S> {
 impl<S: Store> Reader<S> {
     /// Reads as long as somebody waits for this read.
     async fn read(&self, key: &Key, topic: &Arc<Topic>, select: &Select) {
-        while let Some(askers) = self.shared.begin(key) {
+        loop {
+            // All who are about to ask for the same join first: on a busy machine that is one read for
+            // many, and on an idle one it takes no time.
+            tokio::task::yield_now().await;
+            let Some(askers) = self.shared.begin(key) else {
+                return;
+            };
             let found = self.store.snapshot(topic.clone(), select.clone()).await;
             self.metrics.query(outcome(&found));
             tell(&self.health, found.as_ref().err());
-            let (marks, placed) = (self.marks.clone(), key.placed());
-            // The next read need not wait for this one's mark.
-            tokio::spawn(async move {
-                let found = match found {
-                    Ok(mut snapshot) => {
-                        if let (Some(Horizon::Visible(_)), true) = (&snapshot.horizon, placed) {
-                            snapshot.settled = marks.settled().await;
-                        }
-                        Ok(Arc::new(snapshot))
-                    }
-                    Err(err) => Err(Failure::from(err)),
-                };
-                for asker in askers {
-                    // One that has gone needs no answer.
-                    let _ = asker.send(found.clone());
+            match found {
+                Ok(mut snapshot)
+                    if key.placed() && matches!(snapshot.horizon, Some(Horizon::Visible(_))) =>
+                {
+                    let marks = self.marks.clone();
+                    // The next read need not wait for this one's mark.
+                    tokio::spawn(async move {
+                        snapshot.settled = marks.settled().await;
+                        answer(askers, Ok(snapshot));
+                    });
                 }
-            });
+                found => answer(askers, found.map_err(Failure::from)),
+            }
         }
+    }
+}
+
+/// Tells all who wait for a read.
+fn answer(askers: Vec<shared::Reply>, found: Result<Snapshot, Failure>) {
+    let found = found.map(Arc::new);
+    for asker in askers {
+        // One that has gone needs no answer.
+        let _ = asker.send(found.clone());
     }
 }
 

@@ -8,19 +8,48 @@ use std::{
 use futures_util::{Stream, stream};
 use rowcast::{
     bus::{Bus, Chunk, Durability, Head, PublishError, Published, ReadError},
-    event::{Batch, Delivery, Event},
+    event::{Batch, Body, Delivery, Event},
     position::{Checkpoint, Epoch, Position},
 };
 use tokio::sync::watch;
 
-/// Events that are kept.
-const KEPT: usize = 20_000;
+/// Bytes of events that are kept: what this bus holds must not pass for what the gateway does.
+const KEPT_BYTES: usize = 8 * 1024 * 1024;
+
+/// What an event costs beside its text.
+const OVERHEAD: usize = 200;
 
 /// The bus. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Memory {
-    kept: Arc<Mutex<VecDeque<Delivery>>>,
+    kept: Arc<Mutex<Kept>>,
     head: Arc<watch::Sender<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    deliveries: VecDeque<Delivery>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn push(&mut self, delivery: Delivery) {
+        self.bytes += cost(&delivery);
+        self.deliveries.push_back(delivery);
+        while self.bytes > KEPT_BYTES
+            && let Some(gone) = self.deliveries.pop_front()
+        {
+            self.bytes -= cost(&gone);
+        }
+    }
+}
+
+fn cost(delivery: &Delivery) -> usize {
+    let text = match delivery.event.as_ref().map(|event| &event.body) {
+        Some(Body::Application(text)) => text.get().len(),
+        _ => 0,
+    };
+    OVERHEAD + text
 }
 
 impl Memory {
@@ -38,20 +67,18 @@ impl Memory {
         let mut offset = *self.head.borrow();
         for event in events {
             offset += 1;
-            kept.push_back(Delivery {
+            kept.push(Delivery {
                 position: place(offset),
                 event: Some(event),
             });
         }
-        let gone = kept.len().saturating_sub(KEPT);
-        kept.drain(..gone);
         drop(kept);
         self.head.send_replace(offset);
         place(offset)
     }
 
     fn after(&self, offset: u64, limit: usize) -> Result<Vec<Delivery>, ReadError> {
-        let kept = self.kept.lock().unwrap();
+        let kept = &self.kept.lock().unwrap().deliveries;
         let first = kept.front().map_or(1, |first| first.position.offset);
         if offset + 1 < first {
             return Err(ReadError::Trimmed);
@@ -93,7 +120,7 @@ impl Bus for Memory {
             state,
             |(bus, mut grown, offset)| async move {
                 grown.wait_for(|head| *head > offset).await.ok()?;
-                let chunk = bus.after(offset, KEPT).map(|deliveries| Chunk {
+                let chunk = bus.after(offset, usize::MAX).map(|deliveries| Chunk {
                     head: None,
                     deliveries,
                 });
@@ -117,6 +144,7 @@ impl Bus for Memory {
             .kept
             .lock()
             .unwrap()
+            .deliveries
             .front()
             .map(|first| first.position.offset);
         Ok(Head {

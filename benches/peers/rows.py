@@ -148,7 +148,7 @@ def cost(many):
     stall_columns = ["p99 without", "p99 ms", "p99 ratio", "MiB grown"]
     return [
         Row("idle", f"{many:,} idle sockets", names, columns, open_only, idle),
-        Row("stalled", "10 of 100 never read", ["floor_batched", "injected", "nats"], stall_columns, stalled, healthy, against),
+        Row("stalled", "10 of 100 never read", ["floor_batched", "injected", "rowcast", "nats"], stall_columns, stalled, healthy, against),
     ]
 
 
