@@ -64,11 +64,7 @@ pub async fn serve(listener: TcpListener, door: Door, terms: Terms, stop: Cancel
         door,
         stop,
     });
-    // A push is one small write: it must not wait for another. Connections have it from the listener,
-    // which spares a system call for each.
-    if let Err(err) = SockRef::from(&listener).set_tcp_nodelay(true) {
-        tracing::warn!(error = %err, "TCP_NODELAY cannot be set: pushes may wait for each other");
-    }
+    send_at_once(&listener);
     let mut exhausted = None;
     loop {
         let accepted = tokio::select! {
@@ -91,6 +87,14 @@ pub async fn serve(listener: TcpListener, door: Door, terms: Terms, stop: Cancel
     drop(listener);
     shared.connections.close();
     shared.connections.wait().await;
+}
+
+/// A push is one small write: it must not wait for another. Connections have this from their listener,
+/// which spares a system call for each.
+fn send_at_once(listener: &TcpListener) {
+    if let Err(err) = SockRef::from(listener).set_tcp_nodelay(true) {
+        tracing::warn!(error = %err, "TCP_NODELAY cannot be set: pushes may wait for each other");
+    }
 }
 
 /// Whether an error concerns one client that has gone before it was accepted.
@@ -121,5 +125,21 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_has_the_option_of_its_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        send_at_once(&listener);
+        let _client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        assert!(accepted.nodelay().unwrap());
     }
 }

@@ -6,7 +6,7 @@ use super::{
     End, Gateway,
     inbound::Limits,
     socket::Socket,
-    wire::{Inbound, Wire},
+    wire::{Data, Wire},
 };
 use crate::protocol::{CloseReason, ECHO_CLOSE, ECHO_PREFIX};
 
@@ -34,24 +34,20 @@ pub async fn echo(socket: Socket, gateway: &Gateway) {
             }
         };
         asked = false;
-        let sent = match inbound {
-            Inbound::Text(text) if text == ECHO_CLOSE => Err(End::Close(CloseReason::Normal)),
-            Inbound::Text(text) if text.len() > gateway.config.max_message_bytes => {
+        let sent = match wire.attend(inbound).await {
+            Ok(Some(Data::Text(text))) if text == ECHO_CLOSE => {
+                Err(End::Close(CloseReason::Normal))
+            }
+            Ok(Some(Data::Text(text))) if text.len() > gateway.config.max_message_bytes => {
                 Err(End::Close(CloseReason::TooBig))
             }
-            Inbound::Text(_) => {
+            Ok(Some(Data::Text(_))) => {
                 let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S");
                 wire.send(format!("{ECHO_PREFIX}{now}")).await
             }
-            Inbound::Ping(payload) => wire.pong(&payload).await,
-            Inbound::Pong => Ok(()),
-            Inbound::Close(code) => {
-                wire.closed(code).await;
-                Err(End::Gone)
-            }
-            Inbound::Gone => Err(End::Gone),
-            Inbound::Binary(_) => Err(End::Close(CloseReason::Binary)),
-            Inbound::Broken(reason) => Err(End::Close(reason)),
+            Ok(Some(Data::Binary(_))) => Err(End::Close(CloseReason::Binary)),
+            Ok(None) => Ok(()),
+            Err(end) => Err(end),
         };
         if let Err(end) = sent {
             break end;
@@ -72,17 +68,12 @@ pub async fn mirror(socket: Socket, message_bytes: usize) {
     };
     let mut wire = Wire::within(socket, limits, MIRROR_TIMEOUT);
     let end = loop {
-        let sent = match wire.recv().await {
-            Inbound::Text(text) => wire.send(text).await,
-            Inbound::Binary(bytes) => wire.send_bytes(&bytes).await,
-            Inbound::Ping(payload) => wire.pong(&payload).await,
-            Inbound::Pong => Ok(()),
-            Inbound::Close(code) => {
-                wire.closed(code).await;
-                Err(End::Gone)
-            }
-            Inbound::Gone => Err(End::Gone),
-            Inbound::Broken(reason) => Err(End::Close(reason)),
+        let inbound = wire.recv().await;
+        let sent = match wire.attend(inbound).await {
+            Ok(Some(Data::Text(text))) => wire.send(text).await,
+            Ok(Some(Data::Binary(bytes))) => wire.send_bytes(&bytes).await,
+            Ok(None) => Ok(()),
+            Err(end) => Err(end),
         };
         if let Err(end) = sent {
             break end;

@@ -160,13 +160,11 @@ pub type Named = Vec<(Arc<str>, Option<Arc<Filter>>)>;
 impl Interests {
     /// These topics, or all, without filters.
     pub fn new(only: Option<HashSet<Arc<str>>>) -> Self {
-        let filters = HashMap::new();
-        Self(only.map(|only| {
-            Box::new(Choice {
-                only: Some(only),
-                filters,
-            })
-        }))
+        let choice = only.map(|only| Choice {
+            only: Some(only),
+            filters: HashMap::new(),
+        });
+        Self(choice.map(Box::new))
     }
 
     /// Exactly these topics.

@@ -263,7 +263,13 @@ impl std::fmt::Debug for Stream {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use std::task::{Wake, Waker};
+
+    use futures_util::FutureExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
 
@@ -271,6 +277,31 @@ mod tests {
         message_bytes: 1024,
         fragments: 8,
     };
+
+    #[tokio::test]
+    async fn who_read_from_the_stream_before_is_not_kept_alive_by_it() {
+        struct Http;
+        impl Wake for Http {
+            fn wake(self: Arc<Self>) {}
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let http = Arc::new(Http);
+        let waker = Waker::from(http.clone());
+        let mut buffer = [0; 16];
+        let mut buffer = ReadBuf::new(&mut buffer);
+        let context = &mut Context::from_waker(&waker);
+        let read = Pin::new(&mut stream).poll_read(context, &mut buffer);
+        assert!(read.is_pending());
+        drop(waker);
+        assert_eq!(Arc::strong_count(&http), 2, "the stream has it");
+        let mut link = Link::new(Socket::tcp(stream, Bytes::new()), LIMITS);
+        assert!(link.recv().now_or_never().is_none());
+        assert_eq!(Arc::strong_count(&http), 1);
+    }
 
     #[tokio::test]
     async fn a_stream_that_is_no_tcp_carries_the_same_frames() {

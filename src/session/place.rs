@@ -3,7 +3,11 @@
 
 use tokio::sync::watch;
 
-use super::{Answer, End, Session, lane::Stand, wire::Inbound};
+use super::{
+    Answer, End, Session,
+    lane::Stand,
+    wire::{Data, Inbound},
+};
 use crate::protocol::CloseReason;
 
 /// What a session was woken by.
@@ -64,17 +68,10 @@ impl Session {
     async fn inbound(&mut self, inbound: Inbound) -> Result<(), End> {
         // Whatever came, the client is there.
         self.clocks.pong = None;
-        match inbound {
-            Inbound::Text(text) => self.request(&text).await,
-            Inbound::Ping(payload) => self.wire.pong(&payload).await,
-            Inbound::Pong => Ok(()),
-            Inbound::Close(code) => {
-                self.wire.closed(code).await;
-                Err(End::Gone)
-            }
-            Inbound::Gone => Err(End::Gone),
-            Inbound::Binary(_) => Err(End::Close(CloseReason::Binary)),
-            Inbound::Broken(reason) => Err(End::Close(reason)),
+        match self.wire.attend(inbound).await? {
+            Some(Data::Text(text)) => self.request(&text).await,
+            Some(Data::Binary(_)) => Err(End::Close(CloseReason::Binary)),
+            None => Ok(()),
         }
     }
 

@@ -51,10 +51,8 @@ enum Line {
 /// What came from the client.
 #[derive(Debug)]
 pub enum Inbound {
-    /// A text message.
-    Text(String),
-    /// A message of bytes.
-    Binary(Vec<u8>),
+    /// A message.
+    Data(Data),
     /// A ping, which must be answered with this.
     Ping(Vec<u8>),
     /// The answer to a ping of ours.
@@ -65,6 +63,15 @@ pub enum Inbound {
     Gone,
     /// A frame for which the socket must be closed.
     Broken(CloseReason),
+}
+
+/// What a client says beside what the protocol itself asks for.
+#[derive(Debug)]
+pub enum Data {
+    /// A text message.
+    Text(String),
+    /// A message of bytes.
+    Binary(Vec<u8>),
 }
 
 impl Wire {
@@ -124,10 +131,10 @@ impl Wire {
             }
         };
         match link.recv().await {
-            Received::Message(Message::Text(text)) => Inbound::Text(text),
+            Received::Message(Message::Text(text)) => Inbound::Data(Data::Text(text)),
             Received::Message(Message::Ping(payload)) => Inbound::Ping(payload),
             Received::Message(Message::Pong) => Inbound::Pong,
-            Received::Message(Message::Binary(bytes)) => Inbound::Binary(bytes),
+            Received::Message(Message::Binary(bytes)) => Inbound::Data(Data::Binary(bytes)),
             Received::Message(Message::Close(code)) => Inbound::Close(code),
             Received::End => Inbound::Gone,
             Received::Violation(violation) => Inbound::Broken(match violation {
@@ -135,6 +142,25 @@ impl Wire {
                 Violation::NotUtf8 => CloseReason::NotUtf8,
                 Violation::TooBig => CloseReason::TooBig,
             }),
+        }
+    }
+
+    /// Does what the protocol itself asks for: a ping is answered, and so is a close. Returns the message,
+    /// if it was one.
+    ///
+    /// # Errors
+    /// The socket is over.
+    pub async fn attend(&mut self, inbound: Inbound) -> Result<Option<Data>, End> {
+        match inbound {
+            Inbound::Data(data) => Ok(Some(data)),
+            Inbound::Ping(payload) => self.frame(PONG, &payload).await.map(|()| None),
+            Inbound::Pong => Ok(None),
+            Inbound::Close(code) => {
+                self.closed(code).await;
+                Err(End::Gone)
+            }
+            Inbound::Gone => Err(End::Gone),
+            Inbound::Broken(reason) => Err(End::Close(reason)),
         }
     }
 
@@ -184,13 +210,8 @@ impl Wire {
         }
     }
 
-    /// Answers the client's ping.
-    pub async fn pong(&mut self, payload: &[u8]) -> Result<(), End> {
-        self.frame(PONG, payload).await
-    }
-
     /// Answers the client's close, without which a browser calls the close unclean.
-    pub async fn closed(&mut self, code: Option<u16>) {
+    async fn closed(&mut self, code: Option<u16>) {
         let code = code.map(u16::to_be_bytes);
         let payload = code.as_ref().map_or(&[][..], |code| code);
         let answer = async {

@@ -1,7 +1,7 @@
 """Autobahn|Testsuite against a server that echoes texts and bytes. tests/autobahn.rs starts one around the
 connection of a session, and runs this; ./tests/run calls it.
 
-    python3 tests/autobahn/run.py --install                             only looks whether it can run
+    python3 tests/autobahn/run.py --install                             makes it ready, and runs nothing
     python3 tests/autobahn/run.py --url ws://127.0.0.1:9001/            a short selection: less than a minute
     python3 tests/autobahn/run.py --url … --long [--compression]        groups 1 to 7, 9, 10 [and 12 and 13]
     python3 tests/autobahn/run.py --url … --cases '6.*'                 any cases
