@@ -87,10 +87,11 @@ def bursts():
         ratio("injected", "nchan", 30),
     ]
     columns = [CPU, "per second", *LATENCY, "out of order"]
+    joined = ["floor", "floor_batched", "floor_long", *all_servers[2:]]
     five = ["floor_batched", "injected", "nats"]
     return [
         Row("one", "one event at a time", [*all_servers, "tutorial"], columns, load("--window", 1), one),
-        Row("burst", "bursts of 64", all_servers, columns, load("--window", 64), many),
+        Row("burst", "bursts of 64", joined, columns, load("--window", 64), many),
         Row(
             "crowd",
             "5000 sockets, bursts of 64",
@@ -111,7 +112,7 @@ def paced():
         Row(
             "flood",
             "2,000 events/s: 2 M deliveries/s",
-            ["floor_batched", "injected", "nats"],
+            ["floor_batched", "floor_long", "injected", "nats"],
             [*LATENCY, "per second", CPU],
             load("--rate", 2000, seconds=3),
             fast,

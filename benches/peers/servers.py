@@ -16,6 +16,7 @@ import install
 KNOWN = {
     "floor": "floor: one send per event and socket",
     "floor_batched": "floor: ring and batched send",
+    "floor_long": "floor: ring and batched send, frames as long as Rowcast's",
     "floor_echo": "floor: fixed echo",
     "injected": "**Rowcast**, socket layer alone",
     "injected_deflate": "**Rowcast**, socket layer alone, compressed",
@@ -38,6 +39,9 @@ type = "bench"
 type = "note"
 table = "note"
 """
+
+# Bytes of `type`, `op`, `cursor` and `ts` around what the load publishes.
+OWN_MEMBERS = 81
 
 EVENT = '{"type":"bench","data":"{mark}"}'
 
@@ -136,6 +140,17 @@ def two_ports(program, *modes, path="/"):
         return Running(f"ws://127.0.0.1:{sockets}{path}", f"tcp://127.0.0.1:{publish}", pids=[pid])
 
     return start
+
+
+def lengthened(start):
+    """With the bytes that Rowcast's own members add to an event."""
+
+    def started(place):
+        server = start(place)
+        server.flags += ["--size", str(200 + OWN_MEMBERS)]
+        return server
+
+    return started
 
 
 def deflated(start):
@@ -267,6 +282,7 @@ def tutorial(place, redis=True):
 START = {
     "floor": two_ports("floor", "plain"),
     "floor_batched": two_ports("floor", "batched"),
+    "floor_long": lengthened(two_ports("floor", "batched")),
     "floor_echo": two_ports("floor", "echo"),
     "injected": two_ports("injected", path="/socket/all/"),
     "injected_deflate": deflated(two_ports("injected", path="/socket/all/")),
