@@ -341,6 +341,9 @@ impl Inner {
         if let Some(change) = &frame.change {
             change.count_in(&self.grown);
         }
+        if let Some(text) = &frame.text {
+            text.count_in(&self.grown);
+        }
         if frame.is_reload() {
             let place = self.end() + 1;
             self.reloads.insert(frame.topic.clone(), place);

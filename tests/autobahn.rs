@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use bytes::Bytes;
-use rowcast::session::{Socket, mirror};
+use rowcast::session::{Socket, deflate::Agreed, mirror};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -32,12 +32,22 @@ async fn serve(mut stream: TcpStream) {
     let mut lines = head.lines().filter_map(|line| line.split_once(": "));
     let key = lines.find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
     let accept = derive_accept_key(key.unwrap().1.as_bytes());
+    let lines = head.lines().filter_map(|line| line.split_once(": "));
+    let offers = lines.filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-extensions"));
+    let agreed = Agreed::among(offers.map(|(_, offer)| offer));
+    let extension = agreed.map_or_else(String::new, |agreed| {
+        format!("Sec-WebSocket-Extensions: {}\r\n", agreed.answer())
+    });
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+         Sec-WebSocket-Accept: {accept}\r\n{extension}\r\n"
     );
     stream.write_all(answer.as_bytes()).await.unwrap();
-    mirror(Socket::tcp(stream, leftover), MESSAGE_BYTES).await;
+    mirror(
+        Socket::tcp(stream, leftover).compressed(agreed),
+        MESSAGE_BYTES,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

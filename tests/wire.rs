@@ -1,6 +1,7 @@
 //! The two WebSockets as docs/protocol.md tells them, acted out on the real binary.
 
 mod closes;
+mod compressed;
 mod conformance;
 mod doors;
 mod events;

@@ -105,6 +105,7 @@ fn sessions() -> SessionConfig {
         max_message_bytes: 65_536,
         queries_running: 2,
         queries_queued: 8,
+        compression: true,
         language: Language::En,
     }
 }

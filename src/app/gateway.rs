@@ -290,6 +290,7 @@ fn sessions(server: &Server) -> SessionConfig {
         hello_timeout: server.hello_timeout,
         tick_interval: server.tick_interval,
         write_timeout: server.write_timeout,
+        compression: server.compression,
         drain: drain(server),
         max_message_bytes: server.max_message_bytes,
         queries_running: server.queries_running,

@@ -140,6 +140,10 @@ pub struct Server {
         deserialize_with = "millis::<100, 3_600_000, _>"
     )]
     pub head_timeout: Duration,
+    /// Whether sockets that offer permessage-deflate get events and replies compressed. Default no: it
+    /// spares bandwidth, not processor time, and a secret beside what an attacker chooses can be guessed
+    /// from the length.
+    pub compression: bool,
     /// Language of `msg` texts. Default Chinese, as in the tutorial.
     pub language: Language,
 }

@@ -10,11 +10,11 @@ use axum::{
 
 use super::{
     Edge,
-    upgrade::{Handshake, NoHandshake, offers},
+    upgrade::{Handshake, NoHandshake, compression, offers},
 };
 use crate::{
     protocol::{CloseReason, ErrorCode, Failure, Mode},
-    session::{self, Opening, Socket},
+    session::{self, Opening, Socket, deflate::Agreed},
     topic::is_topic_name,
 };
 
@@ -29,7 +29,14 @@ const SUBPROTOCOL: &str = "rowcast";
 
 /// What becomes of a connection once its handshake is answered.
 #[derive(Debug)]
-pub enum Next {
+pub struct Next {
+    /// What was agreed on about compression.
+    agreed: Option<Agreed>,
+    as_what: As,
+}
+
+#[derive(Debug)]
+enum As {
     /// A session of the group.
     Session(Opening),
     /// The tutorial's echo.
@@ -42,11 +49,12 @@ pub enum Next {
 impl Next {
     /// Serves the socket until it is closed, in a task of its own.
     pub fn begin(self, edge: Arc<Edge>, socket: Socket) {
-        match self {
-            Self::Session(opening) => {
+        let socket = socket.compressed(self.agreed);
+        match self.as_what {
+            As::Session(opening) => {
                 session::begin(socket, edge.gateway.clone(), opening);
             }
-            Self::Echo => {
+            As::Echo => {
                 tokio::spawn(async move {
                     match edge.echoes.join() {
                         Some(_membership) => session::echo(socket, &edge.gateway).await,
@@ -57,7 +65,7 @@ impl Next {
                     }
                 });
             }
-            Self::Foreign => {
+            As::Foreign => {
                 tokio::spawn(async move {
                     session::refuse(socket, &edge.gateway, CloseReason::Forbidden).await;
                 });
@@ -100,12 +108,17 @@ impl Edge {
             NoHandshake::NotAsked => NotUpgraded::NotAsked,
             NoHandshake::Malformed(rule) => NotUpgraded::Wrong(Failure::param(rule)),
         })?;
+        let agreed = match self.gateway.config.compression {
+            true => compression(headers),
+            false => None,
+        };
         if request.uri().path() == ECHO {
-            let next = match self.admits(headers) {
-                true => Next::Echo,
-                false => Next::Foreign,
+            let as_what = match self.admits(headers) {
+                true => As::Echo,
+                false => As::Foreign,
             };
-            return Ok((handshake.answer(None), next));
+            let response = handshake.answer(None, agreed);
+            return Ok((response, Next { agreed, as_what }));
         }
         let opening = self.opening(request.uri().query().unwrap_or(""));
         let mut opening = opening.map_err(NotUpgraded::Wrong)?;
@@ -114,11 +127,12 @@ impl Edge {
         // The tutorial prints the token. It is read here too, and never written down.
         let token = headers.get("token").map_or("none", |_| "***");
         tracing::debug!(token, "a socket opens");
-        let next = match self.admits(headers) {
-            true => Next::Session(opening),
-            false => Next::Foreign,
+        let as_what = match self.admits(headers) {
+            true => As::Session(opening),
+            false => As::Foreign,
         };
-        Ok((handshake.answer(subprotocol), next))
+        let response = handshake.answer(subprotocol, agreed);
+        Ok((response, Next { agreed, as_what }))
     }
 
     /// A program without an `Origin` is admitted; a browser only from an allowed one.

@@ -7,6 +7,8 @@ use axum::{
 };
 use tungstenite::handshake::derive_accept_key;
 
+use crate::session::deflate::Agreed;
+
 /// The letters of a key: 16 bytes in base64.
 const KEY_LETTERS: usize = 22;
 
@@ -72,8 +74,8 @@ impl Handshake {
         Ok(Self { accept })
     }
 
-    /// The answer that opens the socket, with the subprotocol that was chosen.
-    pub fn answer(self, subprotocol: Option<&'static str>) -> Response {
+    /// The answer that opens the socket, with the subprotocol and the extension that were chosen.
+    pub fn answer(self, subprotocol: Option<&'static str>, agreed: Option<Agreed>) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -84,6 +86,11 @@ impl Handshake {
             let name = HeaderValue::from_static(name);
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
         }
+        if let Some(agreed) = agreed {
+            let extension = HeaderValue::try_from(agreed.answer());
+            let extension = extension.expect("names and numbers are a header's value");
+            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, extension);
+        }
         response
     }
 }
@@ -93,6 +100,12 @@ pub fn offers(headers: &HeaderMap, subprotocol: &str) -> bool {
     lists(headers, &header::SEC_WEBSOCKET_PROTOCOL, |name| {
         name == subprotocol.as_bytes()
     })
+}
+
+/// The first offer of compression that can be kept.
+pub fn compression(headers: &HeaderMap) -> Option<Agreed> {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter();
+    Agreed::among(offers.filter_map(|offer| offer.to_str().ok()))
 }
 
 /// Whether a header's list, on however many lines, has such a member.
@@ -251,7 +264,7 @@ mod tests {
         }
         let handshake = Handshake::read(&Method::GET, Version::HTTP_11, &headers).unwrap();
         assert!(offers(&headers, "chat") && !offers(&headers, "Chat"));
-        let answer = handshake.answer(Some("chat"));
+        let answer = handshake.answer(Some("chat"), None);
         assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
         let accept = &answer.headers()[header::SEC_WEBSOCKET_ACCEPT];
         assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");

@@ -2,7 +2,13 @@
 //!
 //! Follows RFC 6455 §5.2. What a server sends is not masked, so the same bytes serve everybody.
 
-use std::ops::Deref;
+use std::{
+    ops::Deref,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -14,8 +20,23 @@ pub const MAX_HEADER_BYTES: usize = 10;
 
 /// A text message as one whole WebSocket frame: header and payload. Dereferences to the text, which
 /// is UTF-8. Cloning shares it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded(Bytes);
+#[derive(Debug, Clone)]
+pub struct Encoded(Arc<Forms>);
+
+#[derive(Debug)]
+struct Forms {
+    plain: Bytes,
+    /// The same in fewer bytes; none where it would not be fewer.
+    shorter: OnceLock<Option<Bytes>>,
+    grown: Grown,
+}
+
+/// Bytes that were made since something was first counted, and the sum that they count in.
+#[derive(Debug, Default)]
+pub struct Grown {
+    bytes: AtomicUsize,
+    sum: OnceLock<Arc<AtomicUsize>>,
+}
 
 impl Encoded {
     /// Encodes a text.
@@ -23,12 +44,32 @@ impl Encoded {
         let mut frame = BytesMut::with_capacity(MAX_HEADER_BYTES + text.len());
         put_header(&mut frame, FINAL_TEXT, text.len());
         frame.put_slice(text.as_bytes());
-        Self(frame.freeze())
+        Self(Arc::new(Forms {
+            plain: frame.freeze(),
+            shorter: OnceLock::new(),
+            grown: Grown::default(),
+        }))
     }
 
     /// The whole frame, as it is written to a socket.
     pub fn frame(&self) -> &Bytes {
-        &self.0
+        &self.0.plain
+    }
+
+    /// The whole frame of the same message in fewer bytes, for sockets that can read it: made by the first
+    /// who asks, and kept for all. `None` where nothing shorter could be made.
+    pub fn shorter(&self, make: impl FnOnce(&[u8]) -> Option<Bytes>) -> Option<&Bytes> {
+        let made = self.0.shorter.get_or_init(|| {
+            let made = make(self);
+            self.0.grown.by(made.as_ref().map_or(0, Bytes::len));
+            made
+        });
+        made.as_ref()
+    }
+
+    /// From now on what is made of it counts in this sum.
+    pub fn count_in(&self, sum: &Arc<AtomicUsize>) {
+        self.0.grown.count_in(sum);
     }
 }
 
@@ -53,12 +94,44 @@ impl Deref for Encoded {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let header = match self.0.get(1) {
+        let header = match self.frame().get(1) {
             Some(126) => 4,
             Some(127) => MAX_HEADER_BYTES,
             _ => 2,
         };
-        &self.0[header..]
+        &self.frame()[header..]
+    }
+}
+
+/// What was made of it since makes no difference.
+impl PartialEq for Encoded {
+    fn eq(&self, other: &Self) -> bool {
+        self.frame() == other.frame()
+    }
+}
+
+impl Eq for Encoded {}
+
+impl Grown {
+    /// From now on what is made counts in this sum. Only the first one holds.
+    pub fn count_in(&self, sum: &Arc<AtomicUsize>) {
+        let _ = self.sum.set(sum.clone());
+    }
+
+    /// So many bytes were made.
+    pub fn by(&self, bytes: usize) {
+        if let Some(sum) = self.sum.get() {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            sum.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Grown {
+    fn drop(&mut self) {
+        if let Some(sum) = self.sum.get() {
+            sum.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -81,5 +154,20 @@ mod tests {
             assert_eq!(&*encoded, text.as_bytes());
         }
         assert_eq!(&Encoded::of("ab").frame()[..], b"\x81\x02ab");
+    }
+
+    #[test]
+    fn a_shorter_form_is_made_once_and_counts_for_as_long_as_it_is_held() {
+        let (encoded, sum) = (Encoded::of("aaaa"), Arc::new(AtomicUsize::new(7)));
+        encoded.count_in(&sum);
+        let held = encoded.clone();
+        let shorter = encoded.shorter(|text| Some(Bytes::copy_from_slice(&text[..1])));
+        assert_eq!(shorter.map(|bytes| &bytes[..]), Some(&b"a"[..]));
+        assert_eq!(held.shorter(|_| unreachable!()), shorter);
+        assert_eq!(sum.load(Ordering::Relaxed), 8);
+        drop(encoded);
+        assert_eq!(sum.load(Ordering::Relaxed), 8);
+        drop(held);
+        assert_eq!(sum.load(Ordering::Relaxed), 7);
     }
 }

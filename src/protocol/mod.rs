@@ -12,7 +12,7 @@ mod url;
 
 pub use after::After;
 pub use catalogue::{CloseReason, ErrorCode, Failure, Language};
-pub use encoded::{Encoded, MAX_HEADER_BYTES, put_header};
+pub use encoded::{Encoded, Grown, MAX_HEADER_BYTES, put_header};
 pub use frame::{
     Page, ResetReason, caught_up, drain, error, event, ok, page_push, pong, reply, reset, tick,
     welcome,

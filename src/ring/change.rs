@@ -1,17 +1,14 @@
 //! What is known of a change beside its text: for filters its row before and after, for compaction
 //! its keys. Whatever must be made of it is made when somebody first asks, and then kept.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, OnceLock, atomic::AtomicUsize};
 
 use serde_json::Map;
 
 use crate::{
     event::{ChangeData, Op},
     predicate::{Predicate, Verdict, image},
-    protocol::{Encoded, data_of, turned},
+    protocol::{Encoded, Grown, data_of, turned},
     row::Row,
     topic::Table,
 };
@@ -50,14 +47,6 @@ struct Images {
     new: Row,
 }
 
-/// What was made since the frame came into the ring.
-#[derive(Debug, Default)]
-struct Grown {
-    bytes: AtomicUsize,
-    /// The sum of the ring's frames.
-    ring: OnceLock<Arc<AtomicUsize>>,
-}
-
 impl Particulars {
     /// The particulars of a change.
     pub fn of(data: &ChangeData) -> Self {
@@ -89,7 +78,7 @@ impl Particulars {
     /// From now on what is made here counts as the ring's.
     pub(super) fn count_in(&self, ring: &Arc<AtomicUsize>) {
         // A frame is in one ring only, and only once.
-        let _ = self.grown.ring.set(ring.clone());
+        self.grown.count_in(ring);
     }
 
     /// The row images are read once, for the table that the first asker knows; another table's
@@ -171,22 +160,5 @@ impl PartialEq for Particulars {
     fn eq(&self, other: &Self) -> bool {
         let told = |of: &Self| (of.op, of.key.clone(), of.old_key.clone(), of.old.clone());
         told(self) == told(other) && self.partial == other.partial
-    }
-}
-
-impl Grown {
-    fn by(&self, bytes: usize) {
-        if let Some(ring) = self.ring.get() {
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
-            ring.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Grown {
-    fn drop(&mut self) {
-        if let Some(ring) = self.ring.get() {
-            ring.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
-        }
     }
 }

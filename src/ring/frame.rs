@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What a frame costs beside its text.
-const FRAME_OVERHEAD: usize = 96;
+const FRAME_OVERHEAD: usize = 240;
 
 /// One frame, ready to be sent.
 #[derive(Debug, Clone, PartialEq)]

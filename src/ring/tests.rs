@@ -32,7 +32,7 @@ fn change(offset: u64, high: u64) -> Frame {
 
 #[test]
 fn a_cursor_is_found_or_told_why_not() {
-    let ring = Ring::new(at(10), 3 * 196);
+    let ring = Ring::new(at(10), 3 * change(0, 0).cost());
     ring.append((11..=14).map(|n| change(n, n)).collect(), None);
     assert_eq!(ring.seek(&at(10)), Seek::Behind);
     assert_eq!(
@@ -80,7 +80,7 @@ fn a_read_stands_before_what_it_did_not_see() {
 
 #[test]
 fn a_read_older_than_the_ring_is_read_again() {
-    let ring = Ring::new(at(0), 2 * 196);
+    let ring = Ring::new(at(0), 2 * change(0, 0).cost());
     ring.append((1..=5).map(|n| change(n, n)).collect(), Some(checkpoint(5)));
     assert_eq!(cut(&ring, checkpoint(2)), Cut::Fallen);
     assert_eq!(

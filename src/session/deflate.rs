@@ -2,7 +2,9 @@
 //! what went before, so that one compression serves all sockets that agreed to it, and a socket that
 //! waits holds no window.
 
-use bytes::Bytes;
+use std::cell::RefCell;
+
+use bytes::{Bytes, BytesMut};
 use miniz_oxide::{
     DataFormat,
     deflate::core::{CompressorOxide, TDEFLFlush, TDEFLStatus, compress},
@@ -15,6 +17,7 @@ use miniz_oxide::{
 };
 
 use super::inbound::Violation;
+use crate::protocol::{Encoded, MAX_HEADER_BYTES, put_header};
 
 /// The extension's name.
 const NAME: &str = "permessage-deflate";
@@ -24,6 +27,13 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// [`TAIL`], and an empty last block: what was cut off in the middle swallows it, and shows.
 const WHOLE_TAIL: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
+
+/// The first byte of a compressed text message in one frame.
+const COMPRESSED_TEXT: u8 = 0xc1;
+
+/// The widest window that there is, as a power of two: what refers to nothing beyond it fits every client
+/// that has not said less.
+const WIDEST: u8 = 15;
 
 /// Smaller texts are not compressed: they fit into a packet as they are.
 pub const MIN_BYTES: usize = 256;
@@ -66,7 +76,12 @@ impl Agreed {
     /// Whether a text of so many bytes may be sent compressed: whatever fits into the window refers to
     /// nothing beyond it.
     pub fn covers(self, text_bytes: usize) -> bool {
-        self.window_bits.is_none_or(|bits| text_bytes <= 1 << bits)
+        self.covers_all() || self.window_bits.is_none_or(|bits| text_bytes <= 1 << bits)
+    }
+
+    /// Whether texts of any length may be.
+    pub fn covers_all(self) -> bool {
+        self.window_bits.is_none_or(|bits| bits == WIDEST)
     }
 
     /// One offer (RFC 7692 §7.1); `None` if it is of another extension, or against the rules.
@@ -112,6 +127,29 @@ fn window_bits(value: &str) -> Option<u8> {
         "15" => Some(15),
         _ => None,
     }
+}
+
+thread_local! {
+    /// One for each thread that writes: what is compressed is compressed once for all sockets, so that it
+    /// need not be shared.
+    static DEFLATER: RefCell<Deflater> = RefCell::default();
+}
+
+/// The whole frame in which a client gets a text, of whom this was agreed.
+pub fn framed(text: &Encoded, agreed: Option<Agreed>) -> &Bytes {
+    let shorter = match agreed.is_some_and(|agreed| agreed.covers(text.len())) {
+        true => text.shorter(compressed),
+        false => None,
+    };
+    shorter.unwrap_or_else(|| text.frame())
+}
+
+fn compressed(text: &[u8]) -> Option<Bytes> {
+    let payload = DEFLATER.with_borrow_mut(|deflater| deflater.message(text))?;
+    let mut frame = BytesMut::with_capacity(MAX_HEADER_BYTES + payload.len());
+    put_header(&mut frame, COMPRESSED_TEXT, payload.len());
+    frame.extend_from_slice(&payload);
+    Some(frame.freeze())
 }
 
 impl std::fmt::Debug for Deflater {

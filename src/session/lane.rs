@@ -6,6 +6,7 @@
 //! The invariant: a frame at or after a seat's `seq` is written by exactly one of the two, lane or
 //! session; whoever holds the seat's lock and finds the stand in it writes, and moves `seq` past.
 
+mod pass;
 #[cfg(test)]
 mod tests;
 
@@ -17,11 +18,18 @@ use std::{
     },
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use pass::{Pass, Piece};
 use tokio::{net::TcpStream, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
-use super::{filters::Interests, link::PIECES, seats::Seats, seen::Seen};
+use super::{
+    deflate::{Agreed, framed},
+    filters::Interests,
+    link::PIECES,
+    seats::Seats,
+    seen::Seen,
+};
 use crate::{
     metrics::Metrics,
     position::Position,
@@ -29,9 +37,6 @@ use crate::{
     protocol::Encoded,
     ring::{Frame, FrameKind, Ring},
 };
-
-/// Bytes of frames that a lane carries at once.
-const PASS_BYTES: usize = 128 * 1024;
 
 /// Sockets that are written to before other tasks of the core have their turn: with one event for each
 /// that is a few hundred microseconds, with a burst some milliseconds.
@@ -57,9 +62,16 @@ struct Lane {
 /// A socket's seat, shared by its session and its lane.
 #[derive(Debug)]
 struct Seat {
-    stream: Arc<TcpStream>,
+    peer: Peer,
     place: Mutex<Place>,
     returned: Notify,
+}
+
+/// Whom a seat writes to, and in which form.
+#[derive(Debug)]
+struct Peer {
+    stream: Arc<TcpStream>,
+    agreed: Option<Agreed>,
 }
 
 /// Who goes on along the stream.
@@ -98,17 +110,6 @@ pub struct Seated {
     slot: usize,
 }
 
-/// What a lane carries at once: frames of the ring, and all of them in one piece.
-struct Pass {
-    from: u64,
-    frames: Vec<Arc<Frame>>,
-    bytes: Bytes,
-    /// Where in `bytes` each frame begins, and the last ends.
-    starts: Vec<usize>,
-    /// There are pages among them, which a socket may have seen.
-    pages: bool,
-}
-
 /// What became of one socket in a pass.
 #[derive(Debug, PartialEq, Eq)]
 enum Went {
@@ -136,12 +137,12 @@ impl Lanes {
     }
 
     /// Takes a seat for a socket, in each lane in turn.
-    pub fn seat(&self, stream: Arc<TcpStream>) -> Seated {
+    pub fn seat(&self, stream: Arc<TcpStream>, agreed: Option<Agreed>) -> Seated {
         let lanes = &self.0.lanes;
         let next = self.0.next.fetch_add(1, Ordering::Relaxed);
         let lane = lanes[next % lanes.len()].clone();
         let seat = Arc::new(Seat {
-            stream,
+            peer: Peer { stream, agreed },
             place: Mutex::new(Place::Away),
             returned: Notify::new(),
         });
@@ -210,7 +211,7 @@ impl Seat {
         let Place::Here(stand) = &mut *place else {
             return 0;
         };
-        match stand.go(pass, &self.stream) {
+        match stand.go(pass, &self.peer) {
             Went::Through(sent) => sent,
             Went::Out(sent) => {
                 if let Place::Here(stand) = std::mem::replace(&mut *place, Place::Away) {
@@ -268,44 +269,9 @@ impl Drop for Seated {
     }
 }
 
-impl Pass {
-    /// What follows `seq` in the ring; `None` at its head. From a place that has left the ring an empty
-    /// pass leads to the head, and everybody who stands before that out of the lane.
-    fn read(ring: &Ring, seq: u64) -> Option<Self> {
-        let head = ring.head().seq;
-        let (from, frames) = match ring.read(seq, u64::MAX, PASS_BYTES) {
-            Some(frames) if frames.is_empty() => return None,
-            Some(frames) => (seq, frames),
-            None if head == seq => return None,
-            None => (head, Vec::new()),
-        };
-        let mut starts = Vec::with_capacity(frames.len() + 1);
-        let mut bytes = BytesMut::new();
-        starts.push(0);
-        for frame in &frames {
-            if let Some(text) = &frame.text {
-                bytes.extend_from_slice(text.frame());
-            }
-            starts.push(bytes.len());
-        }
-        let is_page = |frame: &Arc<Frame>| matches!(frame.kind, FrameKind::Page(_));
-        Some(Self {
-            from,
-            pages: frames.iter().any(is_page),
-            frames,
-            bytes: bytes.freeze(),
-            starts,
-        })
-    }
-
-    fn end(&self) -> u64 {
-        self.from + self.frames.len() as u64
-    }
-}
-
 impl Stand {
     /// Goes along with a pass, as far as the socket takes it.
-    fn go(&mut self, pass: &Pass, stream: &TcpStream) -> Went {
+    fn go(&mut self, pass: &Pass, peer: &Peer) -> Went {
         if self.seq >= pass.end() {
             // It came later than this pass began.
             return Went::Through(0);
@@ -316,36 +282,36 @@ impl Stand {
         let first = first as usize;
         let pages = !pass.pages || self.seen.is_empty();
         let all = pages && self.interests.takes_all();
-        match all {
-            true => self.go_with_all(pass, first, stream),
-            false => self.go_with_some(pass, first, stream),
+        match pass.piece(peer.agreed).filter(|_| all) {
+            Some(piece) => self.go_with_all(pass, (piece, first), peer),
+            None => self.go_with_some(pass, first, peer),
         }
     }
 
     /// Everything, in one piece that all sockets share.
-    fn go_with_all(&mut self, pass: &Pass, first: usize, stream: &TcpStream) -> Went {
-        let bytes = &pass.bytes[pass.starts[first]..];
+    fn go_with_all(&mut self, pass: &Pass, (piece, first): (&Piece, usize), peer: &Peer) -> Went {
+        let bytes = &piece.bytes[piece.starts[first]..];
         let written = match bytes.is_empty() {
             true => 0,
-            false => match self.written(stream.try_write(bytes)) {
+            false => match self.written(peer.stream.try_write(bytes)) {
                 Some(written) => written,
                 None => return Went::Out(0),
             },
         };
-        let reached = pass.starts[first] + written;
+        let reached = piece.starts[first] + written;
         // The frames that are written, those without a text included.
-        let next = pass.starts.partition_point(|start| *start <= reached) - 1;
+        let next = piece.starts.partition_point(|start| *start <= reached) - 1;
         let whole = &pass.frames[first..next];
         let sent = whole.iter().filter(|frame| frame.text.is_some()).count() as u64;
         self.stand_after(pass, next);
-        if reached == pass.bytes.len() {
+        if reached == piece.bytes.len() {
             return Went::Through(sent);
         }
-        let part = reached - pass.starts[next];
+        let part = reached - piece.starts[next];
         if part > 0
             && let Some(text) = &pass.frames[next].text
         {
-            self.unsent = text.frame().slice(part..);
+            self.unsent = framed(text, peer.agreed).slice(part..);
             self.stand_after(pass, next + 1);
             return Went::Out(sent + 1);
         }
@@ -353,7 +319,7 @@ impl Stand {
     }
 
     /// The frames that this socket takes, in the form in which it does.
-    fn go_with_some(&mut self, pass: &Pass, mut first: usize, stream: &TcpStream) -> Went {
+    fn go_with_some(&mut self, pass: &Pass, mut first: usize, peer: &Peer) -> Went {
         let mut sent = 0;
         while first < pass.frames.len() {
             let mut shown = Vec::new();
@@ -371,17 +337,19 @@ impl Stand {
             if !shown.is_empty() {
                 let pieces: Vec<IoSlice<'_>> = shown
                     .iter()
-                    .map(|(_, text)| IoSlice::new(text.frame()))
+                    .map(|(_, text)| IoSlice::new(framed(text, peer.agreed)))
                     .collect();
-                let Some(mut written) = self.written(stream.try_write_vectored(&pieces)) else {
+                let Some(mut written) = self.written(peer.stream.try_write_vectored(&pieces))
+                else {
                     return Went::Out(sent);
                 };
                 for (index, text) in shown {
-                    let length = text.frame().len();
+                    let frame = framed(&text, peer.agreed);
+                    let length = frame.len();
                     if written < length {
                         self.stand_after(pass, index);
                         if written > 0 {
-                            self.unsent = text.frame().slice(written..);
+                            self.unsent = frame.slice(written..);
                             self.stand_after(pass, index + 1);
                             sent += 1;
                         }

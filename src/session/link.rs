@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::{
+    deflate::Agreed,
     inbound::{Decoder, Limits, Message, Violation},
     socket::{Duplex, Io, Socket},
 };
@@ -26,6 +27,8 @@ pub const PIECES: usize = 128;
 #[derive(Debug)]
 pub struct Link {
     stream: Stream,
+    /// What was agreed on about compression.
+    agreed: Option<Agreed>,
     decoder: Decoder,
     /// Read, but behind a message that was returned first.
     rest: Bytes,
@@ -55,12 +58,17 @@ pub enum Received {
 impl Link {
     /// Takes a connection over; a message may have so many bytes, in all its fragments.
     pub fn new(socket: Socket, limits: Limits) -> Self {
+        let decoder = Decoder::new(limits);
         Self {
             stream: match socket.io {
                 Io::Tcp(stream) => Stream::Tcp(Arc::new(stream)),
                 Io::Other(stream) => Stream::Other(stream),
             },
-            decoder: Decoder::new(limits),
+            agreed: socket.agreed,
+            decoder: match socket.agreed {
+                Some(_) => decoder.with_deflate(),
+                None => decoder,
+            },
             rest: socket.leftover,
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -74,6 +82,11 @@ impl Link {
             Stream::Tcp(stream) if self.queue.is_empty() => Some(stream),
             _ => None,
         }
+    }
+
+    /// What was agreed on about compression.
+    pub fn agreed(&self) -> Option<Agreed> {
+        self.agreed
     }
 
     /// Waits for the next message.

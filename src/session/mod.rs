@@ -87,6 +87,8 @@ pub struct SessionConfig {
     pub queries_running: usize,
     /// Direct queries of one socket that wait.
     pub queries_queued: usize,
+    /// Whether an offer of permessage-deflate is taken.
+    pub compression: bool,
     /// The language of `msg` texts.
     pub language: Language,
 }

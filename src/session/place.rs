@@ -81,11 +81,13 @@ impl Session {
         let (Some(seq), false) = (self.seq, busy || self.silent || self.is_owed_pages()) else {
             return;
         };
-        let Some(stream) = self.wire.idle_stream() else {
+        let Some((stream, agreed)) = self.wire.idle_stream() else {
             return;
         };
         let lanes = &self.gateway.lanes;
-        let seat = self.seat.get_or_insert_with(|| lanes.seat(stream.clone()));
+        let seat = self
+            .seat
+            .get_or_insert_with(|| lanes.seat(stream.clone(), agreed));
         let stand = Stand {
             seq,
             cursor: self.cursor.clone(),

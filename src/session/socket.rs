@@ -7,6 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::deflate::Agreed;
 use crate::callers::Permit;
 
 /// An upgraded connection.
@@ -16,6 +17,8 @@ pub struct Socket {
     pub(super) io: Io,
     /// Bytes that were read behind the handshake.
     pub(super) leftover: Bytes,
+    /// What was agreed on about compression.
+    pub(super) agreed: Option<Agreed>,
     /// Its place among the callers, to be kept for as long as the stream.
     pub(super) permit: Option<Permit>,
 }
@@ -48,6 +51,7 @@ impl Socket {
         Self {
             io: Io::Tcp(stream),
             leftover,
+            agreed: None,
             permit: None,
         }
     }
@@ -57,8 +61,14 @@ impl Socket {
         Self {
             io: Io::Other(Box::new(stream)),
             leftover,
+            agreed: None,
             permit: None,
         }
+    }
+
+    /// With compression, where the handshake's answer agreed to an offer of it.
+    pub fn compressed(self, agreed: Option<Agreed>) -> Self {
+        Self { agreed, ..self }
     }
 
     /// Has it hold that place among the callers.

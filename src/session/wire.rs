@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::{
     End,
+    deflate::{Agreed, framed},
     events::Events,
     inbound::{Limits, Message, Violation},
     link::{Link, Received},
@@ -106,10 +107,10 @@ impl Wire {
     }
 
     /// The TCP stream beneath, which others may write whole frames to while nothing else waits to be
-    /// written.
-    pub fn idle_stream(&self) -> Option<&Arc<TcpStream>> {
+    /// written, and what was agreed on about their compression.
+    pub fn idle_stream(&self) -> Option<(&Arc<TcpStream>, Option<Agreed>)> {
         match &self.line {
-            Line::Socket(link) => link.idle_stream(),
+            Line::Socket(link) => Some((link.idle_stream()?, link.agreed())),
             Line::Events(_) => None,
         }
     }
@@ -168,7 +169,7 @@ impl Wire {
     pub async fn feed(&mut self, text: &Encoded) -> Result<(), End> {
         match &mut self.line {
             Line::Socket(link) => {
-                link.push(text.frame().clone());
+                link.push(framed(text, link.agreed()).clone());
                 match link.queued_bytes() < WRITE_BYTES {
                     true => Ok(()),
                     false => within(self.write_timeout, link.flush()).await,

@@ -84,6 +84,13 @@ impl Raw {
 
     /// The next frame's opcode and payload; `None` where the connection has ended.
     pub async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (first, payload) = self.next_whole().await?;
+        Some((first & 0x0f, payload))
+    }
+
+    /// The next frame's first byte, with all its flags, and its payload; `None` where the connection has
+    /// ended.
+    pub async fn next_whole(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut head = [0; 2];
         let read = in_time("a frame", self.stream.read_exact(&mut head)).await;
         read.ok()?;
@@ -94,7 +101,7 @@ impl Raw {
         };
         let mut payload = vec![0; length];
         self.stream.read_exact(&mut payload).await.ok()?;
-        Some((head[0] & 0x0f, payload))
+        Some((head[0], payload))
     }
 
     /// The next text frame.

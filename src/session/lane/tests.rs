@@ -35,6 +35,11 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    /// With a client with whom this was agreed.
+    async fn with(agreed: Option<Agreed>) -> Self {
         let ring = Ring::new(start(), usize::MAX);
         let (lanes, metrics) = (Lanes::new(&ring, 1), Metrics::default());
         for lane in lanes.loops(&ring, &metrics, &CancellationToken::new()) {
@@ -47,8 +52,9 @@ impl Scene {
         // So small that a socket often takes a part of a frame only.
         let socket = socket2::SockRef::from(&stream);
         socket.set_send_buffer_size(4096).unwrap();
-        let link = Link::new(Socket::tcp(stream, Bytes::new()), LIMITS);
-        let seat = lanes.seat(link.idle_stream().unwrap().clone());
+        let socket = Socket::tcp(stream, Bytes::new()).compressed(agreed);
+        let link = Link::new(socket, LIMITS);
+        let seat = lanes.seat(link.idle_stream().unwrap().clone(), agreed);
         Self {
             ring,
             metrics,
@@ -75,14 +81,22 @@ fn stand(seq: u64) -> Stand {
     }
 }
 
-/// The numbered text of a frame; some are longer than what a socket takes at once.
+/// The numbered text of a frame; some are longer than what a socket takes at once, compressed or not.
 fn text(number: u64) -> String {
     let length = if number.is_multiple_of(50) {
         20_000
     } else {
-        100
+        // Some are too short to be compressed.
+        100 + 30 * (number as usize % 9)
     };
-    format!("{number:0length$}")
+    let mut state = number;
+    let letters = std::iter::repeat_with(|| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        char::from(b'0' + (state >> 33) as u8 % 64)
+    });
+    format!("{number} ") + &letters.take(length).collect::<String>()
 }
 
 fn append(ring: &Ring, number: u64) {
@@ -90,14 +104,20 @@ fn append(ring: &Ring, number: u64) {
 }
 
 /// Reads what the client is sent, and compares it with the first `count` frames; counts them.
-fn expect(mut client: TcpStream, count: u64, read: &Arc<AtomicU64>) -> JoinHandle<()> {
+fn expect(
+    mut client: TcpStream,
+    agreed: Option<Agreed>,
+    count: u64,
+    read: &Arc<AtomicU64>,
+) -> JoinHandle<()> {
     let read = read.clone();
     tokio::spawn(async move {
         for number in 0..count {
             let expected = Encoded::of(&text(number));
-            let mut got = vec![0; expected.frame().len()];
+            let expected = framed(&expected, agreed);
+            let mut got = vec![0; expected.len()];
             client.read_exact(&mut got).await.unwrap();
-            assert!(got == expected.frame()[..], "frame {number}");
+            assert!(got == expected[..], "frame {number}");
             read.store(number + 1, Ordering::SeqCst);
         }
     })
@@ -113,7 +133,8 @@ async fn go_on(link: &mut Link, stand: &mut Stand, ring: &Ring) -> u64 {
     loop {
         let frames = ring.read(stand.seq, u64::MAX, 4096).unwrap();
         for frame in &frames {
-            link.push(frame.text.as_ref().unwrap().frame().clone());
+            let text = frame.text.as_ref().unwrap();
+            link.push(framed(text, link.agreed()).clone());
         }
         link.flush().await.unwrap();
         if frames.is_empty() {
@@ -125,10 +146,25 @@ async fn go_on(link: &mut Link, stand: &mut Stand, ring: &Ring) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_frame_goes_out_once_whoever_writes_it() {
+    once_whoever_writes(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_does_every_compressed_one() {
+    once_whoever_writes(Agreed::among(["permessage-deflate"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_does_one_for_a_client_that_reads_only_short_ones_compressed() {
+    let offer = "permessage-deflate; server_max_window_bits=9";
+    once_whoever_writes(Agreed::among([offer])).await;
+}
+
+async fn once_whoever_writes(agreed: Option<Agreed>) {
     const COUNT: u64 = 2_000;
-    let mut scene = Scene::new().await;
+    let mut scene = Scene::with(agreed).await;
     let read = Arc::default();
-    let reader = expect(scene.client, COUNT, &read);
+    let reader = expect(scene.client, agreed, COUNT, &read);
     let ring = scene.ring.clone();
     tokio::spawn(async move {
         for number in 0..COUNT {
@@ -194,7 +230,7 @@ async fn a_socket_that_takes_a_part_gets_its_place_back_with_the_rest() {
     timeout(PATIENCE, scene.seat.returned()).await.unwrap();
     let mut place = scene.seat.take().unwrap();
     assert!(place.seq < COUNT && !place.broken, "{place:?}");
-    let reader = expect(scene.client, COUNT, &Arc::default());
+    let reader = expect(scene.client, None, COUNT, &Arc::default());
     let sent = go_on(&mut scene.link, &mut place, &scene.ring);
     assert!(timeout(PATIENCE, sent).await.unwrap() > 0);
     timeout(PATIENCE, reader).await.unwrap().unwrap();
