@@ -540,15 +540,12 @@ async fn the_sqlite3_shell_which_waits_for_no_lock_never_fails_because_of_us() {
     let server = Server::configured(&trimmed(&[("t", "")]), &format!("{BEAT}{PEOPLE}"));
     let database = server.database();
     let mut follower = Follower::of(&server, "t", &["id"]).await;
-    // Enough old entries that trimming has something to do all the time.
-    follower.after(&[&fill(5000)]).await;
-    let script: String = (0..2000)
-        .map(|n| format!("UPDATE t SET age = {n} WHERE id = {};", n % 3 + 1))
-        .collect();
+    // Enough old entries that trimming would have something to do all the time; no pause behind them,
+    // which would be a moment for it.
+    let updates = (0..2000).map(|n| format!("UPDATE t SET age = {n} WHERE id = {};", n % 3 + 1));
+    let script = format!("{};{}", fill(5000), updates.collect::<String>());
     let writing = std::thread::spawn(move || {
-        for chunk in script.as_bytes().chunks(script.len()) {
-            sqlite3(&database, std::str::from_utf8(chunk).unwrap());
-        }
+        sqlite3(&database, &script);
         let start = Instant::now();
         for n in 0..200 {
             sqlite3(&database, &format!("UPDATE t SET age = {n} WHERE id = 1"));

@@ -111,8 +111,8 @@ impl Shared {
     fn admit(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
         match self.callers.admit(from.ip()) {
             Ok(permit) => {
-                let serving = connection::serve(stream, permit, self.clone());
-                self.connections.spawn(serving);
+                let serving = self.connections.token();
+                tokio::spawn(connection::serve(stream, permit, self.clone(), serving));
             }
             Err(_full) => {
                 // To tell everybody would cost what there is no room for.

@@ -5,7 +5,11 @@ use std::{
     convert::Infallible,
     future::{Ready, poll_fn, ready},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
 };
 
 use axum::response::Response;
@@ -17,13 +21,19 @@ use hyper::{
     service::Service,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep_until},
+};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::ServiceExt;
 
 use super::{
     Edge,
     accept::Shared,
+    begun::Begun,
     farewell,
+    greeting::{self, Greeting},
     sockets::{self, Next},
 };
 use crate::{callers::Permit, session::Socket};
@@ -32,23 +42,78 @@ use crate::{callers::Permit, session::Socket};
 /// answered with 431, and so is one of more than hyper's 100 headers.
 const HEAD_BYTES: usize = 16 * 1024;
 
-/// Serves one connection until it ends, or until a session takes it over, and the place with it.
-pub async fn serve(stream: TcpStream, permit: Permit, shared: Arc<Shared>) {
+/// Serves one connection until it ends, and with it the socket that it may become. `serving` is kept while
+/// it is HTTP's.
+pub fn serve(
+    stream: TcpStream,
+    permit: Permit,
+    shared: Arc<Shared>,
+    serving: TaskTrackerToken,
+) -> impl Future<Output = ()> {
+    // Boxed, or a socket would keep the room for it.
+    let beginning = Box::pin(begin(stream, permit, shared, serving));
+    async move {
+        if let Some(mut service) = beginning.await {
+            service.serve().await;
+        }
+    }
+}
+
+/// Serves a connection until it ends or is a socket's, which holds its place.
+async fn begin(
+    stream: TcpStream,
+    permit: Permit,
+    shared: Arc<Shared>,
+    _serving: TaskTrackerToken,
+) -> Option<sockets::Service> {
+    let mut stream = stream;
+    let deadline = Instant::now() + shared.head_timeout;
+    let greeting = tokio::select! {
+        greeting = greeting::hear(&mut stream, &shared.door) => greeting,
+        // Who has said nothing is simply cut off.
+        () = sleep_until(deadline) => return None,
+        () = shared.stop.cancelled() => return None,
+    };
+    match greeting {
+        Greeting::Handshake(opened) => opened.answer(stream, permit).await,
+        Greeting::Other(said) => {
+            Box::pin(requests(Begun::new(said, stream), permit, shared, deadline)).await
+        }
+        Greeting::Nothing => None,
+    }
+}
+
+/// Serves requests, of which the first one's head must be whole at `deadline`.
+async fn requests(
+    stream: Begun,
+    permit: Permit,
+    shared: Arc<Shared>,
+    deadline: Instant,
+) -> Option<sockets::Service> {
     let stop = shared.stop.clone();
+    let (head_timeout, asked) = (shared.head_timeout, Arc::new(AtomicBool::new(false)));
     let mut connection = Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.head_timeout)
+        .header_read_timeout(head_timeout)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), Desk::new(shared));
+        .serve_connection(TokioIo::new(stream), Desk::new(shared, asked.clone()));
     let ended = {
-        let mut stop = pin!(stop.cancelled());
+        let (mut stop, mut late) = (pin!(stop.cancelled()), pin!(sleep_until(deadline)));
         let mut stopping = false;
         poll_fn(|cx| {
             if !stopping && stop.as_mut().poll(cx).is_ready() {
                 stopping = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
-            connection.poll_without_shutdown(cx)
+            let ended = connection.poll_without_shutdown(cx);
+            // hyper counts from where it began, and not from where the connection did.
+            let late = !asked.load(Ordering::Relaxed) && late.as_mut().poll(cx).is_ready();
+            match ended {
+                Poll::Ready(Ok(())) => Poll::Ready(Ended::Well),
+                Poll::Ready(Err(err)) => Poll::Ready(Ended::Badly(err)),
+                Poll::Pending if late => Poll::Ready(Ended::Late),
+                Poll::Pending => Poll::Pending,
+            }
         })
         .await
     };
@@ -58,18 +123,19 @@ pub async fn serve(stream: TcpStream, permit: Permit, shared: Arc<Shared>) {
         service,
         ..
     } = connection.into_parts();
-    let mut stream = io.into_inner();
+    let mut stream = io.into_inner().into_stream();
     match (ended, service.next.take()) {
-        (Ok(()), Some((edge, next))) => {
+        (Ended::Well, Some((edge, next))) => {
             // Copied, or a few bytes would keep the whole buffer.
             let leftover = Bytes::copy_from_slice(&read_buf);
             let socket = Socket::tcp(stream, leftover).holding(permit);
-            next.begin(edge, socket);
+            return Some(next.service(edge, socket));
         }
         // A process that stops waits for nobody who has got his answer.
-        (Ok(()), None) if stop.is_cancelled() => {}
-        (Ok(()), None) => farewell::close(&mut stream).await,
-        (Err(err), _) => {
+        (Ended::Well, None) if stop.is_cancelled() => {}
+        (Ended::Well, None) => farewell::close(&mut stream).await,
+        (Ended::Late, _) => farewell::tell(stream, farewell::LATE).await,
+        (Ended::Badly(err), _) => {
             tracing::trace!(error = %err, "a connection ends");
             // Who has sent nothing since the last answer is simply cut off.
             let late = err.is_timeout() && !read_buf.is_empty();
@@ -80,11 +146,24 @@ pub async fn serve(stream: TcpStream, permit: Permit, shared: Arc<Shared>) {
             }
         }
     }
+    None
+}
+
+/// How requests come to an end.
+enum Ended {
+    /// After an answer.
+    Well,
+    /// The first head was not whole in time.
+    Late,
+    /// As hyper says.
+    Badly(hyper::Error),
 }
 
 /// Answers the requests of one connection.
 struct Desk {
     shared: Arc<Shared>,
+    /// Set when the first request's head is there.
+    asked: Arc<AtomicBool>,
     /// Set when the answer to a handshake is given to the connection, which then comes to its end.
     next: Cell<Option<(Arc<Edge>, Next)>>,
 }
@@ -92,9 +171,10 @@ struct Desk {
 type Answered = Result<Response, Infallible>;
 
 impl Desk {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, asked: Arc<AtomicBool>) -> Self {
         Self {
             shared,
+            asked,
             next: Cell::new(None),
         }
     }
@@ -106,6 +186,7 @@ impl Service<hyper::Request<Incoming>> for Desk {
     type Future = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        self.asked.store(true, Ordering::Relaxed);
         // A handshake goes no way through layers that are for pages, unless it is refused.
         if matches!(request.uri().path(), sockets::ALL | sockets::ECHO)
             && let Some(edge) = self.shared.door.edge()

@@ -3,6 +3,7 @@
 mod accept;
 mod answer;
 mod api;
+mod begun;
 mod client;
 mod connection;
 mod console;
@@ -10,6 +11,7 @@ mod demo;
 mod door;
 mod farewell;
 mod files;
+mod greeting;
 mod origins;
 mod pipeline;
 mod sockets;

@@ -8,13 +8,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use futures_util::future::BoxFuture;
+
 use super::{
     Edge,
     upgrade::{Handshake, NoHandshake, compression, offers},
 };
 use crate::{
     protocol::{CloseReason, ErrorCode, Failure, Mode},
-    session::{self, Opening, Socket, deflate::Agreed},
+    session::{self, Live, Opening, Socket, deflate::Agreed},
     topic::is_topic_name,
 };
 
@@ -46,30 +48,47 @@ enum As {
     Foreign,
 }
 
+/// What serves a socket.
+// Nearly all of them are sessions, and each lives in a task of its own.
+#[expect(clippy::large_enum_variant)]
+pub enum Service {
+    /// A session of the group.
+    Session(Live),
+    /// Anything shorter or rarer.
+    Other(BoxFuture<'static, ()>),
+}
+
 impl Next {
-    /// Serves the socket until it is closed, in a task of its own.
-    pub fn begin(self, edge: Arc<Edge>, socket: Socket) {
+    /// What serves the socket from here on.
+    pub fn service(self, edge: Arc<Edge>, socket: Socket) -> Service {
         let socket = socket.compressed(self.agreed);
+        let refused = |socket, edge: Arc<Edge>, reason| {
+            let refuse = async move { session::refuse(socket, &edge.gateway, reason).await };
+            Service::Other(Box::pin(refuse))
+        };
         match self.as_what {
-            As::Session(opening) => {
-                session::begin(socket, edge.gateway.clone(), opening);
-            }
-            As::Echo => {
-                tokio::spawn(async move {
-                    match edge.echoes.join() {
-                        Some(_membership) => session::echo(socket, &edge.gateway).await,
-                        None => {
-                            let full = CloseReason::Overloaded;
-                            session::refuse(socket, &edge.gateway, full).await;
-                        }
-                    }
-                });
-            }
-            As::Foreign => {
-                tokio::spawn(async move {
-                    session::refuse(socket, &edge.gateway, CloseReason::Forbidden).await;
-                });
-            }
+            As::Session(opening) => match session::join(socket, edge.gateway.clone(), opening) {
+                Ok(live) => Service::Session(live),
+                Err(socket) => refused(socket, edge, CloseReason::Overloaded),
+            },
+            As::Echo => match edge.echoes.join() {
+                Some(membership) => Service::Other(Box::pin(async move {
+                    let _membership = membership;
+                    session::echo(socket, &edge.gateway).await;
+                })),
+                None => refused(socket, edge, CloseReason::Overloaded),
+            },
+            As::Foreign => refused(socket, edge, CloseReason::Forbidden),
+        }
+    }
+}
+
+impl Service {
+    /// Serves the socket until it is closed.
+    pub async fn serve(&mut self) {
+        match self {
+            Self::Session(live) => live.serve().await,
+            Self::Other(other) => other.await,
         }
     }
 }

@@ -20,6 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use pass::{Pass, Piece};
+use socket2::SockRef;
 use tokio::{net::TcpStream, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
@@ -225,6 +226,15 @@ impl Seat {
     }
 }
 
+impl Peer {
+    /// Asked without the runtime, which would look up what it knows of the stream's readiness, for each
+    /// socket somewhere else in memory. Who finds no room leaves it to the session, which asks the
+    /// runtime.
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&*self.stream)
+    }
+}
+
 impl Place {
     fn into_stand(self) -> Option<Stand> {
         match self {
@@ -293,7 +303,7 @@ impl Stand {
         let bytes = &piece.bytes[piece.starts[first]..];
         let written = match bytes.is_empty() {
             true => 0,
-            false => match self.written(peer.stream.try_write(bytes)) {
+            false => match self.written(peer.socket().send(bytes)) {
                 Some(written) => written,
                 None => return Went::Out(0),
             },
@@ -339,8 +349,7 @@ impl Stand {
                     .iter()
                     .map(|(_, text)| IoSlice::new(framed(text, peer.agreed)))
                     .collect();
-                let Some(mut written) = self.written(peer.stream.try_write_vectored(&pieces))
-                else {
+                let Some(mut written) = self.written(peer.socket().send_vectored(&pieces)) else {
                     return Went::Out(sent);
                 };
                 for (index, text) in shown {

@@ -238,7 +238,7 @@ async fn read<T>(stream: &mut Stream, show: impl FnOnce(&[u8]) -> T) -> Option<T
     };
     match stream {
         Stream::Tcp(stream) => loop {
-            // Not `readable`: this replaces the waker that HTTP has left, and with it its whole task.
+            // Not `readable`: this replaces the waker of whoever read before, and what that keeps alive.
             poll_fn(|context| stream.poll_read_ready(context))
                 .await
                 .ok()?;

@@ -5,6 +5,7 @@
 mod condense;
 pub mod deflate;
 mod echo;
+mod entrance;
 mod events;
 mod filters;
 mod frame;
@@ -24,18 +25,15 @@ mod wire;
 
 use std::{
     collections::{HashSet, VecDeque},
-    convert::Infallible,
     sync::Arc,
     time::Duration,
 };
 
-use bytes::Bytes;
-use events::Events;
-use futures_util::Stream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use echo::{echo, mirror};
+pub use entrance::{Live, join, refuse, stream};
 pub use filters::Filters;
 use filters::Interests;
 pub use lane::Lanes;
@@ -50,7 +48,7 @@ use crate::{
     groups::Group,
     metrics::{Behind, Health, Metrics, Part},
     position::Position,
-    protocol::{self, CloseReason, ErrorCode, Failure, Language, Mode, Rid, Select},
+    protocol::{self, CloseReason, Failure, Language, Mode, Rid, Select},
     query::{Queries, SETTLE},
     ring::{Place, Ring},
     store::Snapshot,
@@ -62,9 +60,6 @@ const MAX_TRIES: u8 = 6;
 
 /// Sockets that are closed all at once; more are closed in waves over a part of the grace period.
 const CLOSED_AT_ONCE: usize = 100;
-
-/// When there may be room again in a full group.
-const FULL_RETRY_MS: u32 = 5000;
 
 /// The limits and clocks of every session.
 #[derive(Debug, Clone)]
@@ -229,52 +224,6 @@ struct Clocks {
     hello: Option<Instant>,
     /// The bus could not be read: when to try again.
     retry: Option<Instant>,
-}
-
-/// Serves one socket of the group until it is closed, in a task of its own.
-pub fn begin(socket: Socket, gateway: Arc<Gateway>, opening: Opening) {
-    let Some(membership) = gateway.group.join() else {
-        tokio::spawn(async move { refuse(socket, &gateway, CloseReason::Overloaded).await });
-        return;
-    };
-    let wire = Wire::new(socket, gateway.config.write_timeout);
-    // Out here, or the task would have room for both what a session is made of and the session.
-    let mut session = Session::new(gateway, wire, opening);
-    tokio::spawn(async move {
-        let _membership = membership;
-        session.live().await;
-    });
-}
-
-/// Serves a response of Server-Sent Events until one side ends it, and returns its body.
-///
-/// # Errors
-/// [`ErrorCode::TooManyRequests`] where there is no room for another.
-pub fn stream(
-    gateway: Arc<Gateway>,
-    opening: Opening,
-) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static, Failure> {
-    let Some(membership) = gateway.group.join() else {
-        return Err(Failure {
-            retry_after_ms: Some(FULL_RETRY_MS),
-            ..ErrorCode::TooManyRequests.into()
-        });
-    };
-    let (events, body) = Events::new();
-    let wire = Wire::events(events, gateway.config.write_timeout);
-    let mut session = Session::new(gateway, wire, opening);
-    tokio::spawn(async move {
-        let _membership = membership;
-        session.live().await;
-    });
-    Ok(body)
-}
-
-/// Closes a socket that may not be served at all. A browser cannot read a refused handshake.
-pub async fn refuse(socket: Socket, gateway: &Gateway, reason: CloseReason) {
-    gateway.metrics.close(reason.code(), reason.text());
-    let mut wire = Wire::new(socket, gateway.config.write_timeout);
-    wire.close(reason).await;
 }
 
 impl Session {

@@ -67,6 +67,20 @@ async fn a_head_that_comes_byte_by_byte_is_not_waited_for_beyond_the_deadline() 
 }
 
 #[tokio::test]
+async fn the_deadline_counts_from_the_beginning_of_a_connection_and_not_from_its_first_byte() {
+    let server = care_for(2000);
+    let start = Instant::now();
+    let mut slow = connect(&server).await;
+    let silent = tokio::time::timeout(Duration::from_millis(1700), rest(&mut slow)).await;
+    assert!(silent.is_err(), "closed too early");
+    let request = handshake("/socket/all/", "");
+    let told = drip(&mut slow, &request, Duration::from_millis(50)).await;
+    assert!(told.starts_with("HTTP/1.1 408 "), "{told}");
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(3600), "{took:?}");
+}
+
+#[tokio::test]
 async fn a_slow_head_that_comes_in_time_is_served() {
     let server = care_for(20_000);
     let mut slow = connect(&server).await;

@@ -24,11 +24,14 @@ const TRIM_STEP: u32 = 100;
 const TRIM_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long nobody else must have written before we do: `sqlite3` waits for no lock at all, so a
-/// script of its must never meet one of ours between two statements.
-const QUIET: Duration = Duration::from_millis(200);
+/// script of its must never meet one of ours between two statements. On a busy disk one statement
+/// may wait for its fsync for some tenths of a second.
+const QUIET: Duration = Duration::from_secs(1);
 
-/// How long we wait for such a quiet moment before triggers are put back all the same. Clients
-/// are to be told of a migration within a tick.
+/// The same before triggers are put back: clients are to be told of a migration within a tick.
+const REPAIR_QUIET: Duration = Duration::from_millis(200);
+
+/// How long we wait for such a quiet moment before triggers are put back all the same.
 const REPAIR_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The same for trimming, which only keeps the file small.
@@ -52,7 +55,7 @@ impl Tail {
         quiet: Duration,
         waited: Duration,
     ) -> Result<(), Failure> {
-        if quiet < QUIET && waited < REPAIR_PATIENCE {
+        if quiet < REPAIR_QUIET && waited < REPAIR_PATIENCE {
             return Ok(());
         }
         let found = changelog::inspect(&open.reader, &self.watched)?;

@@ -1,0 +1,144 @@
+//! What a connection says first. Nearly always that is the handshake of a socket, whole and at once. It
+//! is answered right here; the machinery of HTTP, which costs several times as much time and memory,
+//! is for everything else, and for every handshake that is not as it should be.
+
+use std::{future::poll_fn, mem::MaybeUninit, pin::Pin, sync::Arc, time::Duration};
+
+use axum::{
+    http::{HeaderMap, HeaderName, HeaderValue, Request, Uri},
+    response::Response,
+};
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+};
+
+use super::{
+    Door, Edge,
+    sockets::{self, Next, Service},
+};
+use crate::{callers::Permit, session::Socket};
+
+/// The longest handshake that is answered here, cookies included.
+const BYTES: usize = 4 * 1024;
+
+/// The most headers of one.
+const HEADERS: usize = 32;
+
+/// How long a client may take to take the answer; it fits into the kernel's buffer of a new
+/// connection.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What was said first.
+pub enum Greeting {
+    /// A handshake that opens a socket.
+    Handshake(Box<Opened>),
+    /// Anything else, or a part of it.
+    Other(Bytes),
+    /// Nothing: the client has gone.
+    Nothing,
+}
+
+/// A handshake, and what follows from it.
+pub struct Opened {
+    edge: Arc<Edge>,
+    answer: Vec<u8>,
+    next: Next,
+    /// What was sent behind it.
+    leftover: Bytes,
+}
+
+/// Waits until the client says something, and reads it.
+///
+/// # Cancel safety
+/// Cancel safe.
+pub async fn hear(stream: &mut TcpStream, door: &Door) -> Greeting {
+    let said = poll_fn(|context| {
+        // Out here, or the task would have room for the buffer.
+        let mut buffer = [MaybeUninit::uninit(); BYTES];
+        let mut buffer = ReadBuf::uninit(&mut buffer);
+        let read = Pin::new(&mut *stream).poll_read(context, &mut buffer);
+        read.map_ok(|()| Bytes::copy_from_slice(buffer.filled()))
+    });
+    match said.await {
+        Ok(said) if !said.is_empty() => understand(said, door),
+        Ok(_) | Err(_) => Greeting::Nothing,
+    }
+}
+
+fn understand(said: Bytes, door: &Door) -> Greeting {
+    let Some(edge) = door.edge() else {
+        return Greeting::Other(said);
+    };
+    let opened = request(&said).and_then(|(request, length)| {
+        let (response, next) = edge.upgrade(&request).ok()?;
+        Some(Opened {
+            edge: edge.clone(),
+            answer: written(&response),
+            next,
+            // Copied, or a few bytes would keep the whole head.
+            leftover: Bytes::copy_from_slice(&said[length..]),
+        })
+    });
+    match opened {
+        Some(opened) => Greeting::Handshake(Box::new(opened)),
+        None => Greeting::Other(said),
+    }
+}
+
+/// A request for one of the sockets' paths, and how many bytes its head has. None where it is not whole
+/// or not as it should be: hyper knows what to say then.
+fn request(said: &Bytes) -> Option<(Request<()>, usize)> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+    let mut head = httparse::Request::new(&mut headers);
+    let Ok(httparse::Status::Complete(length)) = head.parse(said) else {
+        return None;
+    };
+    let target = head.path?;
+    let (path, _) = target.split_once('?').unwrap_or((target, ""));
+    let asks = head.method == Some("GET")
+        && head.version == Some(1)
+        && matches!(path, sockets::ALL | sockets::ECHO);
+    if !asks {
+        return None;
+    }
+    let mut map = HeaderMap::with_capacity(head.headers.len());
+    for header in head.headers.iter() {
+        let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
+        let value = match header.value {
+            // It has no place in what was said.
+            [] => HeaderValue::from_static(""),
+            value => HeaderValue::from_maybe_shared(said.slice_ref(value)).ok()?,
+        };
+        map.append(name, value);
+    }
+    let mut request = Request::new(());
+    *request.uri_mut() = Uri::from_maybe_shared(said.slice_ref(target.as_bytes())).ok()?;
+    *request.headers_mut() = map;
+    Some((request, length))
+}
+
+/// A response without a body as it goes over the wire.
+fn written(response: &Response) -> Vec<u8> {
+    let status = response.status();
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut text = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    for (name, value) in response.headers() {
+        let line = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+        line.iter().for_each(|part| text.extend_from_slice(part));
+    }
+    text.extend_from_slice(b"\r\n");
+    text
+}
+
+impl Opened {
+    /// Answers; returns what serves the socket then, unless the client takes no answer.
+    pub async fn answer(self, mut stream: TcpStream, permit: Permit) -> Option<Service> {
+        let answered = tokio::time::timeout(PATIENCE, stream.write_all(&self.answer)).await;
+        matches!(answered, Ok(Ok(()))).then(|| {
+            let socket = Socket::tcp(stream, self.leftover).holding(permit);
+            self.next.service(self.edge, socket)
+        })
+    }
+}
