@@ -11,7 +11,6 @@ mod memory;
 
 use std::{env, sync::Arc};
 
-use mimalloc::MiMalloc;
 use rowcast::{
     event::{Body, Event, raw},
     topic::TopicSpec,
@@ -22,10 +21,6 @@ use tokio::{
 };
 
 use memory::Memory;
-
-/// As in the binary.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The one topic.
 const TOPIC: &str = "bench";
