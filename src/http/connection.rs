@@ -53,7 +53,9 @@ pub fn serve(
     // Boxed, or a socket would keep the room for it.
     let beginning = Box::pin(begin(stream, permit, shared, serving));
     async move {
-        if let Some(mut service) = beginning.await {
+        // Not taken out of the option, or there would be room for it twice.
+        let mut service = beginning.await;
+        if let Some(service) = &mut service {
             service.serve().await;
         }
     }
