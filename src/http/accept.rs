@@ -28,6 +28,10 @@ const EXHAUSTED_NEWS: Duration = Duration::from_mins(1);
 /// Connections that are told at once that there is no room; more are just closed.
 const FAREWELLS: usize = 64;
 
+/// Connections that the kernel keeps until they are accepted: as many as its own bound allows, which is
+/// net.core.somaxconn, 4096 as a rule. tokio asks for 1024.
+const WAITING: i32 = 65_535;
+
 /// What a listener admits.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -65,6 +69,7 @@ pub async fn serve(listener: TcpListener, door: Door, terms: Terms, stop: Cancel
         stop,
     });
     send_at_once(&listener);
+    let_wait(&listener);
     let mut exhausted = None;
     loop {
         let accepted = tokio::select! {
@@ -94,6 +99,14 @@ pub async fn serve(listener: TcpListener, door: Door, terms: Terms, stop: Cancel
 fn send_at_once(listener: &TcpListener) {
     if let Err(err) = SockRef::from(listener).set_tcp_nodelay(true) {
         tracing::warn!(error = %err, "TCP_NODELAY cannot be set: pushes may wait for each other");
+    }
+}
+
+/// When everybody comes back at once, the kernel keeps those who are not accepted yet; whom it cannot
+/// keep it resets.
+fn let_wait(listener: &TcpListener) {
+    if let Err(err) = SockRef::from(listener).listen(WAITING) {
+        tracing::warn!(error = %err, "fewer clients than wanted can come back at the same moment");
     }
 }
 
