@@ -83,11 +83,12 @@ def bursts():
     ]
     many = [
         ratio("injected", "floor_batched", 0.9),
+        ratio("injected_types", "floor_batched", 0.9),
         ratio("injected", "nats", 3.75),
         ratio("injected", "nchan", 30),
     ]
     columns = [CPU, "per second", *LATENCY, "out of order"]
-    joined = ["floor", "floor_batched", "floor_long", *all_servers[2:]]
+    joined = ["floor", "floor_batched", "floor_long", "injected", "injected_types", *all_servers[3:]]
     five = ["floor_batched", "injected", "nats"]
     return [
         Row("one", "one event at a time", [*all_servers, "tutorial"], columns, load("--window", 1), one),
@@ -135,7 +136,8 @@ def cost(many):
         return [["-n", many, "--idle", 4, "--events", 0]]
 
     def stalled(_):
-        paced = ["--rate", 500, "--size", 8192, "--seconds", 8]
+        # Twice what the ring holds, so that those who do not read fall out of it.
+        paced = ["--rate", 1000, "--size", 8192, "--seconds", 16]
         return [["-n", 90, *paced], ["-n", 90, "--stalled", 10, *paced]]
 
     def against(reports):

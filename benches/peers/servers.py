@@ -19,6 +19,7 @@ KNOWN = {
     "floor_long": "floor: ring and batched send, frames as long as Rowcast's",
     "floor_echo": "floor: fixed echo",
     "injected": "**Rowcast**, socket layer alone",
+    "injected_types": "**Rowcast**, socket layer alone, sockets that name their topics",
     "injected_deflate": "**Rowcast**, socket layer alone, compressed",
     "rowcast": "**Rowcast**, `POST` → embedded bus → socket",
     "sqlite": "**Rowcast**, SQLite → socket",
@@ -213,7 +214,7 @@ def jetstream(place):
     configured(place)
     produce = free_port()
     command = [place.tools["rowcast"], "produce", "--bus", url, "--listen", f"127.0.0.1:{produce}"]
-    place.start(command, produce)
+    producer = place.start(command, produce)
     until_ready(produce)
     port = free_port()
     command = [place.tools["rowcast"], "--bus", url, "--listen", f"127.0.0.1:{port}"]
@@ -221,7 +222,7 @@ def jetstream(place):
     until_ready(port)
     flags = ["--body", EVENT]
     publish = f"{url}/rowcast.event.bench"
-    return Running(f"ws://127.0.0.1:{port}/socket/all/", publish, flags, [pid, nats])
+    return Running(f"ws://127.0.0.1:{port}/socket/all/", publish, flags, [pid, producer, nats])
 
 
 def nats_server(place, more):
@@ -285,6 +286,7 @@ START = {
     "floor_long": lengthened(two_ports("floor", "batched")),
     "floor_echo": two_ports("floor", "echo"),
     "injected": two_ports("injected", path="/socket/all/"),
+    "injected_types": two_ports("injected", path="/socket/all/?types=bench"),
     "injected_deflate": deflated(two_ports("injected", path="/socket/all/")),
     "rowcast": rowcast,
     "sqlite": sqlite,

@@ -23,9 +23,9 @@ impl Begun {
         Self { read, stream }
     }
 
-    /// The stream; what has not been read again is gone.
-    pub fn into_stream(self) -> TcpStream {
-        self.stream
+    /// What has not been read again, and the stream.
+    pub fn into_parts(self) -> (Bytes, TcpStream) {
+        (self.read, self.stream)
     }
 
     fn stream(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {

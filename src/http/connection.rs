@@ -107,14 +107,17 @@ async fn requests(
                 stopping = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
-            let ended = connection.poll_without_shutdown(cx);
-            // hyper counts from where it began, and not from where the connection did.
-            let late = !asked.load(Ordering::Relaxed) && late.as_mut().poll(cx).is_ready();
+            // Unless it is a socket's now, hyper ends it: it writes all of an answer first.
+            let ended = Pin::new(&mut connection).poll(cx);
+            let asked = asked.load(Ordering::Relaxed);
             match ended {
                 Poll::Ready(Ok(())) => Poll::Ready(Ended::Well),
                 Poll::Ready(Err(err)) => Poll::Ready(Ended::Badly(err)),
-                Poll::Pending if late => Poll::Ready(Ended::Late),
-                Poll::Pending => Poll::Pending,
+                Poll::Pending if asked => Poll::Pending,
+                // A process that stops waits for nobody's first request.
+                Poll::Pending if stopping => Poll::Ready(Ended::Well),
+                // hyper counts from where it began, and not from where the connection did.
+                Poll::Pending => late.as_mut().poll(cx).map(|()| Ended::Late),
             }
         })
         .await
@@ -125,11 +128,11 @@ async fn requests(
         service,
         ..
     } = connection.into_parts();
-    let mut stream = io.into_inner().into_stream();
+    let (unread, mut stream) = io.into_inner().into_parts();
     match (ended, service.next.take()) {
         (Ended::Well, Some((edge, next))) => {
             // Copied, or a few bytes would keep the whole buffer.
-            let leftover = Bytes::copy_from_slice(&read_buf);
+            let leftover = Bytes::from([&read_buf[..], &unread].concat());
             let socket = Socket::tcp(stream, leftover).holding(permit);
             return Some(next.service(edge, socket));
         }

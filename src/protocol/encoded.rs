@@ -118,6 +118,13 @@ impl Grown {
         let _ = self.sum.set(sum.clone());
     }
 
+    /// What is made of this text from now on counts in the same sum.
+    pub fn count(&self, text: &Encoded) {
+        if let Some(sum) = self.sum.get() {
+            text.count_in(sum);
+        }
+    }
+
     /// So many bytes were made.
     pub fn by(&self, bytes: usize) {
         if let Some(sum) = self.sum.get() {

@@ -149,6 +149,7 @@ impl Particulars {
             let text = std::str::from_utf8(text).ok()?;
             let made = turned(text, op).map(Encoded::from)?;
             self.grown.by(made.len());
+            self.grown.count(&made);
             Some(made)
         });
         made.clone()

@@ -171,17 +171,16 @@ async fn run(lane: Arc<Lane>, ring: Ring, metrics: Metrics, stop: CancellationTo
     let mut turn = Vec::with_capacity(TURN);
     loop {
         grown.borrow_and_update();
-        while let Some(pass) = Pass::read(&ring, seq) {
+        while let Some(mut pass) = Pass::read(&ring, seq) {
             seq = pass.end();
             // Before anybody is looked at: who takes a place from now on sees that this pass may have
             // gone by, and does not stand in the lane with what it carries still to be sent.
             lane.passed.store(seq, Ordering::SeqCst);
             let mut sent = 0;
-            for first in (0..).step_by(TURN) {
-                if !lane.lock().turn(first, TURN, &mut turn) {
-                    break;
-                }
-                sent += turn.drain(..).map(|seat| seat.pass(&pass)).sum::<u64>();
+            let mut next = Some(0);
+            while let Some(first) = next {
+                next = lane.lock().turn(first, TURN, &mut turn);
+                sent += turn.drain(..).map(|seat| seat.pass(&mut pass)).sum::<u64>();
                 tokio::task::yield_now().await;
             }
             metrics.pushes_sent.inc_by(sent);
@@ -207,7 +206,7 @@ impl Seat {
     }
 
     /// Writes what is new to this socket, if it stands here; returns how many frames it was.
-    fn pass(&self, pass: &Pass) -> u64 {
+    fn pass(&self, pass: &mut Pass) -> u64 {
         let mut place = self.lock();
         let Place::Here(stand) = &mut *place else {
             return 0;
@@ -281,7 +280,7 @@ impl Drop for Seated {
 
 impl Stand {
     /// Goes along with a pass, as far as the socket takes it.
-    fn go(&mut self, pass: &Pass, peer: &Peer) -> Went {
+    fn go(&mut self, pass: &mut Pass, peer: &Peer) -> Went {
         if self.seq >= pass.end() {
             // It came later than this pass began.
             return Went::Through(0);
@@ -290,15 +289,17 @@ impl Stand {
             return Went::Out(0);
         };
         let first = first as usize;
-        let pages = !pass.pages || self.seen.is_empty();
-        let all = pages && self.interests.takes_all();
-        match pass.piece(peer.agreed).filter(|_| all) {
-            Some(piece) => self.go_with_all(pass, (piece, first), peer),
+        let piece = match !pass.pages || self.seen.is_empty() {
+            true => pass.piece_for(&self.interests, peer.agreed),
+            false => None,
+        };
+        match piece {
+            Some(number) => self.go_with_all(pass, (pass.piece(number), first), peer),
             None => self.go_with_some(pass, first, peer),
         }
     }
 
-    /// Everything, in one piece that all sockets share.
+    /// All that it takes, in one piece that is shared by all who take the same.
     fn go_with_all(&mut self, pass: &Pass, (piece, first): (&Piece, usize), peer: &Peer) -> Went {
         let bytes = &piece.bytes[piece.starts[first]..];
         let written = match bytes.is_empty() {
@@ -309,10 +310,10 @@ impl Stand {
             },
         };
         let reached = piece.starts[first] + written;
-        // The frames that are written, those without a text included.
+        // The frames that are written, those that have no bytes included.
         let next = piece.starts.partition_point(|start| *start <= reached) - 1;
-        let whole = &pass.frames[first..next];
-        let sent = whole.iter().filter(|frame| frame.text.is_some()).count() as u64;
+        let whole = piece.starts[first..=next].windows(2);
+        let sent = whole.filter(|ends| ends[0] < ends[1]).count() as u64;
         self.stand_after(pass, next);
         if reached == piece.bytes.len() {
             return Went::Through(sent);

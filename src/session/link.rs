@@ -96,6 +96,8 @@ impl Link {
     pub async fn recv(&mut self) -> Received {
         loop {
             if !self.rest.is_empty() {
+                // Thousands of small frames may come at once: others have their turn between them.
+                tokio::task::consume_budget().await;
                 let mut input = &self.rest[..];
                 let found = self.decoder.decode(&mut input);
                 let used = self.rest.len() - input.len();
@@ -314,6 +316,29 @@ mod tests {
         let mut link = Link::new(Socket::tcp(stream, Bytes::new()), LIMITS);
         assert!(link.recv().now_or_never().is_none());
         assert_eq!(Arc::strong_count(&http), 1);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_many_frames_at_once_leaves_others_their_turn() {
+        const COUNT: usize = 5000;
+        let pong = [0x8a, 0x80, 0, 0, 0, 0];
+        let (mut client, stream) = tokio::io::duplex(COUNT * pong.len());
+        client.write_all(&pong.repeat(COUNT)).await.unwrap();
+        let mut link = Link::new(Socket::other(stream, Bytes::new()), LIMITS);
+        let (told, mut seen) = tokio::sync::watch::channel(0);
+        let reading = tokio::spawn(async move {
+            for count in 1..=COUNT {
+                assert!(matches!(
+                    link.recv().await,
+                    Received::Message(Message::Pong)
+                ));
+                told.send_replace(count);
+            }
+        });
+        seen.changed().await.unwrap();
+        let first = *seen.borrow();
+        assert!(first < COUNT / 10, "{first} frames in one turn");
+        reading.await.unwrap();
     }
 
     #[tokio::test]

@@ -26,11 +26,16 @@ impl<T> Seats<T> {
         self.free.push(slot);
     }
 
-    /// The seats of `count` slots from `first` on; returns whether there are any slots left.
-    pub fn turn(&self, first: usize, count: usize, turn: &mut Vec<Arc<T>>) -> bool {
-        let slots = self.slots.iter().skip(first).take(count);
-        turn.extend(slots.flatten().cloned());
-        first < self.slots.len()
+    /// Up to `count` seats, from the slot `first` on; returns the slot to go on from, `None` behind the
+    /// last. Free slots cost next to nothing.
+    pub fn turn(&self, first: usize, count: usize, turn: &mut Vec<Arc<T>>) -> Option<usize> {
+        for (slot, seat) in self.slots.iter().enumerate().skip(first) {
+            if turn.len() == count {
+                return Some(slot);
+            }
+            turn.extend(seat.clone());
+        }
+        None
     }
 }
 
@@ -40,5 +45,31 @@ impl<T> Default for Seats<T> {
             slots: Vec::new(),
             free: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_of_those_who_are_there_however_many_have_gone() {
+        let mut seats = Seats::default();
+        for number in 0..1000 {
+            assert_eq!(seats.add(Arc::new(number)), number);
+        }
+        for gone in 0..990 {
+            seats.remove(gone);
+        }
+        let mut turn = Vec::new();
+        let next = seats.turn(0, 8, &mut turn);
+        assert_eq!(next, Some(998));
+        assert_eq!(
+            turn.drain(..).map(|seat| *seat).collect::<Vec<_>>(),
+            (990..998).collect::<Vec<_>>()
+        );
+        assert_eq!(seats.turn(998, 8, &mut turn), None);
+        assert_eq!(turn.len(), 2);
+        assert!(seats.add(Arc::new(0)) < 990, "a free slot is used again");
     }
 }

@@ -255,6 +255,8 @@ impl Session {
             }
             self.seq = Some(next);
             self.wire.flush().await?;
+            // A long replay may take its core for seconds, the more so if it is compressed.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -293,6 +295,7 @@ impl Session {
                     Mode::Latest => self.condense(frames).await?,
                 }
                 self.wire.flush().await?;
+                tokio::task::yield_now().await;
                 Ok(None)
             }
             Err(Missing::Reset(reason)) => self.lost(reason).await.map(Some),

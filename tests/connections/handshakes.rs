@@ -110,6 +110,49 @@ async fn what_is_sent_right_behind_the_handshake_is_not_lost() {
 }
 
 #[tokio::test]
+async fn a_handshake_is_answered_alike_however_long_it_is_and_however_it_comes() {
+    let server = care();
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    for (length, headers) in [
+        (300, 1),
+        (4090, 1),
+        (4095, 1),
+        (4096, 1),
+        (4097, 1),
+        (9000, 1),
+        (2000, 27),
+        (2000, 28),
+        (2000, 60),
+    ] {
+        let lines: String = (1..headers)
+            .map(|number| format!("X-{number}: 1\r\n"))
+            .collect();
+        let bare = handshake("/socket/all/", &format!("{lines}Cookie: \r\n"));
+        let cookie = "c".repeat(length - bare.len());
+        let request = handshake("/socket/all/", &format!("{lines}Cookie: {cookie}\r\n"));
+        assert_eq!(request.len(), length);
+        let packet = [request.as_bytes(), &ping].concat();
+        for split in [packet.len(), 1, length - 1, length, length + 1] {
+            let mut stream = connect(&server).await;
+            stream.write_all(&packet[..split]).await.unwrap();
+            tokio::task::yield_now().await;
+            stream.write_all(&packet[split..]).await.unwrap();
+            let told = head(&mut stream).await;
+            assert!(
+                told.starts_with("HTTP/1.1 101 "),
+                "{length} {headers} {split}: {told}"
+            );
+            assert!(told.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+            let mut pong = [0; 2];
+            in_time("a pong", stream.read_exact(&mut pong))
+                .await
+                .unwrap();
+            assert_eq!(pong, [0x8a, 0], "{length} {headers} {split}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_handshake_may_follow_other_requests_on_its_connection() {
     let server = care();
     let mut stream = connect(&server).await;

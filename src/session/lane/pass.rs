@@ -1,35 +1,57 @@
 //! What a lane carries at once.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::{
     ring::{Frame, FrameKind, Ring},
-    session::deflate::{Agreed, framed},
+    session::{
+        deflate::{Agreed, framed},
+        filters::Interests,
+    },
 };
 
 /// Bytes of frames that a lane carries at once.
 const PASS_BYTES: usize = 128 * 1024;
 
-/// What a lane carries at once: frames of the ring, and all of them in one piece.
+/// The most topics that a pass tells apart: bits of a number.
+const MAX_TOPICS: usize = 64;
+
+/// The most pieces that are made of a pass. Sockets that take yet another set of topics have theirs put
+/// together one by one.
+const MAX_PIECES: usize = 32;
+
+/// What a lane carries at once: frames of the ring, and what sockets take of them, each in one piece that
+/// is made for the first that takes it.
 pub struct Pass {
     /// The place of the first frame.
     pub from: u64,
     /// The frames.
     pub frames: Vec<Arc<Frame>>,
-    plain: Piece,
-    /// Made for the first socket that takes it.
-    compressed: OnceCell<Piece>,
     /// There are pages among them, which a socket may have seen.
     pub pages: bool,
+    /// The topics of the frames, each once, as far as they can be told apart.
+    topics: Vec<Arc<str>>,
+    /// Of each frame its topic's place among them.
+    topic_of: Vec<usize>,
+    pieces: Vec<(Taken, Piece)>,
+}
+
+/// What a socket takes of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Taken {
+    /// A bit for each topic.
+    topics: u64,
+    agreed: Option<Agreed>,
 }
 
 /// Frames one behind the other.
 pub struct Piece {
     /// All of them.
     pub bytes: Bytes,
-    /// Where in `bytes` each frame begins, and the last ends.
+    /// Where in `bytes` each frame of the pass begins, and the last ends. One that is not taken, or has no
+    /// text, has no bytes.
     pub starts: Vec<usize>,
 }
 
@@ -45,46 +67,72 @@ impl Pass {
             None => (head, Vec::new()),
         };
         let is_page = |frame: &Arc<Frame>| matches!(frame.kind, FrameKind::Page(_));
+        let mut topics: Vec<Arc<str>> = Vec::new();
+        let topic_of = frames.iter().map(|frame| {
+            let known = topics.iter().position(|topic| *topic == frame.topic);
+            known.unwrap_or_else(|| {
+                topics.push(frame.topic.clone());
+                topics.len() - 1
+            })
+        });
         Some(Self {
             from,
             pages: frames.iter().any(is_page),
-            plain: Piece::of(&frames, None),
-            compressed: OnceCell::new(),
+            topic_of: topic_of.collect(),
+            topics,
+            pieces: Vec::new(),
             frames,
         })
     }
 
-    /// All of it in the form for such a socket; `None` where what it can read depends on the frame.
-    pub fn piece(&self, agreed: Option<Agreed>) -> Option<&Piece> {
-        match agreed {
-            None => Some(&self.plain),
-            Some(all) if all.covers_all() => {
-                let compressed = || Piece::of(&self.frames, agreed);
-                Some(self.compressed.get_or_init(compressed))
+    /// The number of the piece for such a socket; `None` where what it is sent depends on more than the
+    /// topic of a frame.
+    pub fn piece_for(&mut self, interests: &Interests, agreed: Option<Agreed>) -> Option<usize> {
+        if self.topics.len() > MAX_TOPICS || agreed.is_some_and(|agreed| !agreed.covers_all()) {
+            return None;
+        }
+        let mut taken = Taken { topics: 0, agreed };
+        for (number, topic) in self.topics.iter().enumerate() {
+            if interests.filters(topic) {
+                return None;
             }
-            Some(_) => None,
+            taken.topics |= u64::from(interests.takes(topic)) << number;
+        }
+        let known = self.pieces.iter().position(|(of, _)| *of == taken);
+        if known.is_none() && self.pieces.len() < MAX_PIECES {
+            let piece = self.made(taken);
+            self.pieces.push((taken, piece));
+            return Some(self.pieces.len() - 1);
+        }
+        known
+    }
+
+    /// The piece of that number.
+    pub fn piece(&self, number: usize) -> &Piece {
+        &self.pieces[number].1
+    }
+
+    fn made(&self, taken: Taken) -> Piece {
+        let mut starts = Vec::with_capacity(self.frames.len() + 1);
+        let mut bytes = BytesMut::new();
+        starts.push(0);
+        for (frame, topic) in self.frames.iter().zip(&self.topic_of) {
+            if let Some(text) = frame
+                .text
+                .as_ref()
+                .filter(|_| taken.topics >> topic & 1 == 1)
+            {
+                bytes.extend_from_slice(framed(text, taken.agreed));
+            }
+            starts.push(bytes.len());
+        }
+        Piece {
+            bytes: bytes.freeze(),
+            starts,
         }
     }
 
     pub fn end(&self) -> u64 {
         self.from + self.frames.len() as u64
-    }
-}
-
-impl Piece {
-    fn of(frames: &[Arc<Frame>], agreed: Option<Agreed>) -> Self {
-        let mut starts = Vec::with_capacity(frames.len() + 1);
-        let mut bytes = BytesMut::new();
-        starts.push(0);
-        for frame in frames {
-            if let Some(text) = &frame.text {
-                bytes.extend_from_slice(framed(text, agreed));
-            }
-            starts.push(bytes.len());
-        }
-        Self {
-            bytes: bytes.freeze(),
-            starts,
-        }
     }
 }

@@ -202,6 +202,109 @@ async fn once_whoever_writes(agreed: Option<Agreed>) {
     );
 }
 
+#[test]
+fn who_takes_the_same_topics_shares_a_piece_of_nothing_else() {
+    let ring = Ring::new(start(), usize::MAX);
+    for number in 0..6 {
+        let topic = ["a", "b", "c"][number % 3];
+        ring.append_page(topic.into(), None, |_| format!("{number} of {topic}"));
+    }
+    let mut pass = Pass::read(&ring, 0).unwrap();
+    let only = |names: &[&str]| {
+        let names = names.iter().map(|name| Arc::from(*name));
+        Interests::new(Some(names.collect()))
+    };
+    let text = |number: u64, topic: &str| Encoded::of(&format!("{number} of {topic}"));
+    for (interests, expected) in [
+        (only(&["b"]), vec![text(1, "b"), text(4, "b")]),
+        (
+            only(&["c", "a"]),
+            vec![text(0, "a"), text(2, "c"), text(3, "a"), text(5, "c")],
+        ),
+        (only(&["none"]), vec![]),
+    ] {
+        let number = pass.piece_for(&interests, None).unwrap();
+        let piece = pass.piece(number);
+        let frames: Vec<u8> = expected
+            .iter()
+            .flat_map(|text| text.frame().to_vec())
+            .collect();
+        assert_eq!(piece.bytes, frames);
+        assert_eq!(piece.starts.len(), 7);
+        assert_eq!(
+            pass.piece_for(&interests, None),
+            Some(number),
+            "it is shared"
+        );
+    }
+    let every = pass.piece_for(&Interests::new(None), None);
+    assert_eq!(every, pass.piece_for(&only(&["a", "b", "c", "d"]), None));
+}
+
+#[tokio::test]
+async fn a_socket_with_some_topics_gets_these_and_stands_behind_the_others() {
+    const COUNT: u64 = 300;
+    let mut scene = Scene::new().await;
+    let interests = Interests::new(Some(["t".into()].into()));
+    let place = Stand {
+        interests,
+        ..stand(0)
+    };
+    assert!(scene.seat.stand(place).is_none());
+    let read = Arc::default();
+    let reader = expect(scene.client, None, COUNT, &read);
+    for number in 0..COUNT {
+        append(&scene.ring, number);
+        scene
+            .ring
+            .append_page("other".into(), None, |_| "not for it".to_owned());
+        while read.load(Ordering::SeqCst) + 5 < number {
+            tokio::select! {
+                () = scene.seat.returned() => {
+                    // What it could not take at once is the session's.
+                    let mut place = scene.seat.take().unwrap();
+                    let rest = std::mem::take(&mut place.unsent);
+                    if !rest.is_empty() {
+                        scene.link.push(rest);
+                        scene.link.flush().await.unwrap();
+                    }
+                    while let Some(back) = scene.seat.stand(place) {
+                        place = go_on_with(&mut scene.link, back, &scene.ring, "t").await;
+                    }
+                }
+                () = yield_now() => {}
+            }
+        }
+    }
+    let mut place = loop {
+        match scene.seat.take() {
+            Some(place) if place.seq == 2 * COUNT && place.unsent.is_empty() => break place,
+            Some(mut place) => {
+                let rest = std::mem::take(&mut place.unsent);
+                if !rest.is_empty() {
+                    scene.link.push(rest);
+                }
+                break go_on_with(&mut scene.link, place, &scene.ring, "t").await;
+            }
+            None => yield_now().await,
+        }
+    };
+    assert_eq!(std::mem::take(&mut place.seq), 2 * COUNT);
+    timeout(PATIENCE, reader).await.unwrap().unwrap();
+}
+
+/// The same for a socket that takes one topic.
+async fn go_on_with(link: &mut Link, mut stand: Stand, ring: &Ring, topic: &str) -> Stand {
+    for frame in ring.read(stand.seq, u64::MAX, usize::MAX).unwrap() {
+        if *frame.topic == *topic {
+            link.push(frame.text.as_ref().unwrap().frame().clone());
+        }
+        stand.seq += 1;
+    }
+    link.flush().await.unwrap();
+    stand
+}
+
 #[tokio::test]
 async fn who_comes_after_the_lane_has_gone_by_does_not_stand_in_it() {
     let scene = Scene::new().await;
