@@ -5,6 +5,7 @@
 
 mod support;
 
+mod accounts;
 mod autobahn;
 mod bench;
 mod bus_contract;
