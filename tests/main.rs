@@ -38,6 +38,7 @@ mod production;
 mod production_commands;
 mod properties;
 mod resume;
+mod roles;
 mod rolling;
 mod shutdown;
 mod source_contract;
