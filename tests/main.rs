@@ -40,6 +40,7 @@ mod properties;
 mod resume;
 mod roles;
 mod rolling;
+mod secrets;
 mod shutdown;
 mod source_contract;
 mod store_contract;
