@@ -6,6 +6,7 @@
 mod support;
 
 mod accounts;
+mod advisories;
 mod autobahn;
 mod bench;
 mod bus_contract;
