@@ -1,23 +1,99 @@
 //! Logs: to standard error, for operators; never payloads or tokens.
 
-use std::io::IsTerminal;
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::{self, IsTerminal, Write},
+    panic::{self, PanicHookInfo},
+};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFormat, masked};
 
-/// Starts logging as configured. Call it once.
+/// The most characters of a panic's message that are logged.
+const PANIC_CHARS: usize = 200;
+
+/// Starts logging as configured; from then on panics are log lines, too. Call it once.
 pub fn start(log: &Log) {
     // The libraries tell every reconnection in their own words; ours are said once.
     let quiet = "async_nats=off,pgwire_replication=off";
     let filter = EnvFilter::new(format!("{quiet},{}", log.level));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_writer(|| Lines(io::stderr()))
+        .with_ansi(io::stderr().is_terminal());
     // Only a second call could fail, and then logging goes on as it is.
     let _ = match log.format {
         LogFormat::Text => lines.with_target(false).try_init(),
         LogFormat::Json => lines.json().try_init(),
     };
+    panic::set_hook(Box::new(panicked));
+}
+
+/// Standard error, line by line and without what looks like a password.
+struct Lines(io::Stderr);
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        self.0.write_all(masked(&text).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn panicked(info: &PanicHookInfo<'_>) {
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let why = without_data(text.unwrap_or_default());
+    let at = info.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(at, why, "panicked");
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        // Who asked for it by RUST_BACKTRACE reads it; in it are names of functions alone.
+        let _ = writeln!(io::stderr(), "{trace}");
+    }
+}
+
+/// What a panic says without what it says it of: the text that was cut between two bytes of a character,
+/// the two values that were not equal.
+fn without_data(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let ends = ["\"", "inside '", " of `", "slicing `"].map(|begin| line.find(begin));
+    let end = ends.into_iter().flatten().min().unwrap_or(line.len());
+    line[..end].chars().take(PANIC_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_without_the_text_that_it_is_about() {
+        let provoked = |fails: fn(&str)| {
+            let payload = panic::catch_unwind(|| fails("kanarie é")).unwrap_err();
+            let text = payload.downcast_ref::<String>().unwrap();
+            assert!(text.contains("kanarie"), "{text}");
+            without_data(text)
+        };
+        let told = [
+            provoked(|text| drop(text[..9].to_owned())),
+            provoked(|text| drop(text[..90].to_owned())),
+            provoked(|text| drop(text[text.len() - 4..2].to_owned())),
+            provoked(|text| assert_eq!(text, "other")),
+            provoked(|text| assert_eq!(text.parse::<u8>().map_err(|_| text).expect("a number"), 1)),
+        ];
+        for text in told {
+            assert!(!text.contains("kanarie") && text.len() > 5, "{text}");
+        }
+        assert_eq!(
+            without_data("index out of bounds: 3"),
+            "index out of bounds: 3"
+        );
+        assert_eq!(without_data(&"x".repeat(999)).len(), PANIC_CHARS);
+    }
 }

@@ -4,7 +4,6 @@
 use std::{
     collections::HashSet,
     error::Error,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -21,7 +20,11 @@ use rowcast::{
     status::Report,
 };
 
-use crate::support::{Nats, NatsOptions, in_time, nats::copy, wait_until};
+use crate::support::{
+    Nats, NatsOptions, in_time,
+    nats::{copy, shipped},
+    wait_until,
+};
 
 // === what a test needs ===
 
@@ -62,7 +65,7 @@ fn stream() -> jetstream::stream::Config {
 
 /// A connection of one of the users in nats/server.conf.
 async fn user(nats: &Nats, name: &str) -> async_nats::Client {
-    let (user, password) = (name.to_owned(), format!("{name}1"));
+    let (user, password) = (name.to_owned(), format!("{name}-s3cret"));
     let options = async_nats::ConnectOptions::with_user_and_password(user, password);
     options.connect(nats.url()).await.unwrap()
 }
@@ -570,21 +573,9 @@ async fn a_gateway_waits_for_a_producer() {
 
 #[tokio::test]
 async fn every_part_does_with_its_permissions() {
-    let password = |part: &str| {
-        (
-            format!("ROWCAST_{}_PASSWORD", part.to_uppercase()),
-            format!("{part}1"),
-        )
-    };
-    let nats = Nats::with(NatsOptions {
-        config: Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("nats/server.conf")),
-        env: ["producer", "gateway", "application"]
-            .map(password)
-            .to_vec(),
-        ..NatsOptions::default()
-    });
+    let nats = Nats::with(shipped());
     let as_user = |user: &str| JetStreamConfig {
-        servers: nats.url_of(user, &format!("{user}1")),
+        servers: nats.url_as(user),
         ..config(&nats)
     };
     let bus = connect(as_user("producer"), Role::Producer).await;

@@ -5,6 +5,8 @@
 
 mod support;
 
+mod accounts;
+mod advisories;
 mod autobahn;
 mod bench;
 mod bus_contract;
@@ -37,7 +39,9 @@ mod production;
 mod production_commands;
 mod properties;
 mod resume;
+mod roles;
 mod rolling;
+mod secrets;
 mod shutdown;
 mod source_contract;
 mod store_contract;

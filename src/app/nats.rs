@@ -95,6 +95,12 @@ pub(super) async fn tell_durability(bus: JetStreamBus) {
     while bus.head().await.is_err() {
         tokio::time::sleep(RETRY_PAUSE).await;
     }
+    if let Some(version) = bus.outdated() {
+        warn!(
+            version,
+            "the NATS server has known vulnerabilities: 2.12.7 and 2.14 are without them"
+        );
+    }
     match bus.durability().await {
         Durability::Fsynced => info!("the bus is durable: fsynced"),
         Durability::Replicated => info!("the bus is durable: replicated"),

@@ -8,6 +8,7 @@ mod connect;
 mod control;
 mod dead;
 mod decode;
+mod denied;
 mod durability;
 mod follow;
 mod letters;
@@ -49,7 +50,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 const APPLICATIONS: usize = 32;
 
 /// Where the bus is, and how it is kept.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct JetStreamConfig {
     /// URLs of one or more servers of one cluster, comma separated:
     /// `nats://user:password@host:4222`, `tls://host:4222`.
@@ -271,7 +272,8 @@ impl JetStreamBus {
 
 impl Bus for JetStreamBus {
     async fn claim(&self) -> Result<Option<Checkpoint>, PublishError> {
-        self.take_over().await
+        let claimed = self.take_over().await;
+        claimed.map_err(|err| self.unpublished(err))
     }
 
     fn redefined(&self) -> Vec<String> {
@@ -285,10 +287,11 @@ impl Bus for JetStreamBus {
     }
 
     async fn publish(&self, batch: Batch) -> Result<Published, PublishError> {
-        match batch.checkpoint.is_some() {
+        let published = match batch.checkpoint.is_some() {
             true => self.publish_changes(batch).await,
             false => self.publish_applications(batch).await,
-        }
+        };
+        published.map_err(|err| self.unpublished(err))
     }
 
     async fn answer(&self, marks: &[Arc<str>]) -> bool {
@@ -314,11 +317,15 @@ impl Bus for JetStreamBus {
     }
 
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<Delivery>, ReadError> {
-        self.stretch(after, limit).await
+        let read = self.stretch(after, limit).await;
+        read.map_err(|err| self.unread(err))
     }
 
     async fn head(&self) -> Result<Head, ReadError> {
-        self.look().await.map(|look| look.head())
+        let looked = self.look().await;
+        looked
+            .map(|look| look.head())
+            .map_err(|err| self.unread(err))
     }
 
     fn describe(&self) -> String {
@@ -334,8 +341,7 @@ impl Bus for JetStreamBus {
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<DeadLetters, ReadError> {
-        self.newest_letters(limit)
-            .await
-            .map_err(ReadError::Unavailable)
+        let letters = self.newest_letters(limit).await;
+        letters.map_err(|err| ReadError::Unavailable(self.reason(err)))
     }
 }

@@ -118,8 +118,22 @@ async fn nats(config: &Config, servers: &Servers) -> Vec<Finding> {
             let said = err.source().map(ToString::to_string).unwrap_or_default();
             Finding::Fine(format!("bus: {servers} answers; {said}"))
         }
+        Err(err) if JetStreamBus::is_denied(&err) => {
+            let said = err.source().map(ToString::to_string).unwrap_or_default();
+            return vec![Finding::Failure(
+                format!("bus: {said}"),
+                "run it as the user of a producer or a gateway, and give that user the permission"
+                    .to_owned(),
+            )];
+        }
         Err(err) => return vec![no_bus(&err)],
     }];
+    findings.extend(bus.outdated().map(|version| {
+        Finding::Warning(format!(
+            "bus: the NATS server is version {version}, which has known vulnerabilities; 2.12.7 \
+             and 2.14 are without them"
+        ))
+    }));
     findings.push(match bus.durability().await {
         Durability::Fsynced => Finding::Fine("bus: what it acknowledges is fsynced".to_owned()),
         Durability::Replicated => {

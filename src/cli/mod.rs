@@ -14,17 +14,17 @@ mod types;
 
 pub use run::run;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, fmt, io::Write, path::PathBuf};
 
 use clap::{
     Args, CommandFactory, Parser, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
-    error::ErrorKind,
+    error::{ContextKind, ContextValue, ErrorKind},
 };
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
-    config::{Config, Overrides},
+    config::{Config, Overrides, masked},
     position::Position,
     topic::Notation,
 };
@@ -86,7 +86,7 @@ pub struct Cli {
 }
 
 /// Flags that every command takes.
-#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[derive(Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Common {
     /// The configuration file [default: ./rowcast.toml, where it exists]
@@ -98,6 +98,17 @@ pub struct Common {
     /// The bus, such as embedded: or nats://host:4222
     #[arg(long, value_name = "URL", global = true)]
     pub bus: Option<String>,
+}
+
+/// Without what the URLs let in with.
+impl fmt::Debug for Common {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Common")
+            .field("config", &self.config)
+            .field("database", &self.database.as_deref().map(masked))
+            .field("bus", &self.bus.as_deref().map(masked))
+            .finish()
+    }
 }
 
 /// One command with its own flags.
@@ -186,7 +197,7 @@ pub struct Query {
 }
 
 /// Flags of `rowcast publish`.
-#[derive(Debug, Clone, PartialEq, Args)]
+#[derive(Clone, PartialEq, Args)]
 pub struct Publish {
     /// The topic
     #[arg(value_name = "TYPE")]
@@ -202,8 +213,19 @@ pub struct Publish {
     pub url: Option<String>,
 }
 
+/// Without the data, which is not ours to show, and without what the URL lets in with.
+impl fmt::Debug for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publish")
+            .field("topic", &self.topic)
+            .field("id", &self.id)
+            .field("url", &self.url.as_deref().map(shown))
+            .finish_non_exhaustive()
+    }
+}
+
 /// Flags of `rowcast tail`.
-#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[derive(Clone, Default, PartialEq, Args)]
 pub struct Tail {
     /// Only these topics
     #[arg(value_name = "TYPE")]
@@ -214,6 +236,17 @@ pub struct Tail {
     /// A running gateway to listen to [default: straight from NATS, or server.listen]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+}
+
+/// Without what the URL lets in with.
+impl fmt::Debug for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tail")
+            .field("topics", &self.topics)
+            .field("since", &self.since)
+            .field("url", &self.url.as_deref().map(shown))
+            .finish()
+    }
 }
 
 /// Flags of `rowcast types`.
@@ -263,11 +296,26 @@ struct Line {
 /// The process is to end with this [`Exit`] at once; everything has been said already: help and
 /// version on standard output, wrong usage on standard error.
 pub fn parse<T: Into<OsString> + Clone>(args: impl IntoIterator<Item = T>) -> Result<Cli, Exit> {
-    Line::try_parse_from(args).and_then(settle).map_err(|err| {
-        // Whoever closed the terminal has no need for the text; the exit code still tells.
-        let _ = err.print();
-        exit(&err)
-    })
+    Line::try_parse_from(args).and_then(settle).map_err(print)
+}
+
+/// Says what clap says, but for what may be a secret: URLs with a password where none belongs, and an
+/// event's data.
+fn print(mut err: clap::Error) -> Exit {
+    let exit = exit(&err);
+    let has_data = |value: &ContextValue| value.to_string().contains("JSON");
+    if err.get(ContextKind::InvalidArg).is_some_and(has_data) {
+        let nothing = ContextValue::String("…".to_owned());
+        err.insert(ContextKind::InvalidValue, nothing);
+    }
+    let text = err.render().to_string();
+    let shown = masked(&text);
+    // Whoever closed the terminal has no need for the text; the exit code still tells.
+    let _ = match exit == Exit::Fine || shown == text {
+        true => err.print(),
+        false => std::io::stderr().write_all(shown.as_bytes()),
+    };
+    exit
 }
 
 /// Clap's own code for wrong usage is 2.
@@ -363,6 +411,12 @@ fn read_json(text: &str) -> Result<Json, String> {
 fn notation() -> impl TypedValueParser<Value = Notation> {
     let named = PossibleValuesParser::new(Notation::NAMES);
     named.try_map(|name| Notation::parse(&name).ok_or("no such notation"))
+}
+
+/// Where a command finds the gateway, as it may be shown.
+fn shown(url: &str) -> String {
+    let (place, _) = url.split_once('?').unwrap_or((url, ""));
+    masked(place).into_owned()
 }
 
 /// Where a command finds the gateway.

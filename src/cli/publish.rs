@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Value as Json, json};
 
-use super::{Exit, NATS_REMEDY, Publish, gateway_url};
+use super::{Exit, NATS_REMEDY, Publish, gateway_url, shown};
 use crate::{
     app,
     bus::Bus,
@@ -44,13 +44,16 @@ async fn post(url: &str, event: &Json) -> anyhow::Result<Json> {
         .json(event)
         .send()
         .await
+        .map_err(reqwest::Error::without_url)
         .with_context(|| {
+            let url = shown(url);
             format!("no gateway answers at {url}; start `rowcast`, or name it with --url")
         })?;
     let status = sent.status();
     let answer: Json = sent
         .json()
         .await
+        .map_err(reqwest::Error::without_url)
         .context("the gateway's answer is no JSON")?;
     if !status.is_success() {
         bail!("refused: {answer}");

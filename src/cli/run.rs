@@ -8,7 +8,7 @@ use super::{
     Cli, Command, Exit, bench, check, init, produce, publish, query, remove, serve, tail, types,
 };
 use crate::{
-    config::{self, Config, ConfigError},
+    config::{self, Config, ConfigError, masked},
     telemetry,
 };
 
@@ -23,7 +23,7 @@ pub fn run(cli: &Cli) -> Exit {
         command => load(cli).and_then(|config| with(command, &config)),
     };
     done.unwrap_or_else(|err| {
-        eprintln!("rowcast: {err:#}");
+        eprintln!("rowcast: {}", masked(&format!("{err:#}")));
         match err.downcast_ref::<ConfigError>() {
             Some(_) => Exit::Usage,
             None => Exit::Failure,

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Exit, NATS_REMEDY, Tail, gateway_url, serve::Shutdown};
+use super::{Exit, NATS_REMEDY, Tail, gateway_url, serve::Shutdown, shown};
 use crate::{
     app,
     bus::{Bus, ReadError},
@@ -94,6 +94,7 @@ async fn watch(url: &str, asked: &Tail) -> anyhow::Result<()> {
     let (mut socket, _) = tokio_tungstenite::connect_async(&socket)
         .await
         .with_context(|| {
+            let url = shown(url);
             format!("no gateway answers at {url}; start `rowcast`, or name it with --url")
         })?;
     while let Some(message) = socket.next().await {

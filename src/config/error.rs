@@ -3,6 +3,7 @@
 
 use std::{fmt, path::PathBuf};
 
+use super::masked::{choice as repeated, masked};
 use crate::topic::nearest;
 
 /// Where a setting was written.
@@ -86,7 +87,7 @@ impl ConfigError {
                 Self::new(origin, key, "unknown key").advise(choice(name, known))
             }
             ("unknown variant", [name, known @ ..]) => {
-                Self::new(origin, key, format!("\"{name}\" is not allowed"))
+                Self::new(origin, key, format!("{} is not allowed", repeated(name)))
                     .advise(choice(name, known))
             }
             ("missing field", [name]) => Self::new(origin, key, format!("\"{name}\" is missing")),
@@ -102,9 +103,9 @@ impl fmt::Display for ConfigError {
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
         }
-        f.write_str(&self.problem)?;
+        f.write_str(&masked(&self.problem))?;
         match &self.advice {
-            Some(advice) => write!(f, "\n  {advice}"),
+            Some(advice) => write!(f, "\n  {}", masked(advice)),
             None => Ok(()),
         }
     }

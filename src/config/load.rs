@@ -6,13 +6,13 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, DatabaseUrl, Origin};
+use super::{Config, ConfigError, DatabaseUrl, Origin, masked};
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "rowcast.toml";
@@ -22,7 +22,7 @@ const DEFAULTS: &str = include_str!("../../rowcast.example.toml");
 const VARIABLE_PREFIX: &str = "ROWCAST__";
 
 /// What flags set; the last layer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--database`: `database.url`
     pub database: Option<String>,
@@ -32,6 +32,18 @@ pub struct Overrides {
     pub listen: Option<String>,
     /// `--listen` of `produce`: `produce.listen`
     pub produce_listen: Option<String>,
+}
+
+/// Without what the URLs let in with.
+impl fmt::Debug for Overrides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Overrides")
+            .field("database", &self.database.as_deref().map(masked))
+            .field("bus", &self.bus.as_deref().map(masked))
+            .field("listen", &self.listen)
+            .field("produce_listen", &self.produce_listen)
+            .finish()
+    }
 }
 
 /// Reads the configuration of this process: defaults, then `file` or else [`DEFAULT_FILE`] where

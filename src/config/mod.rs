@@ -4,6 +4,8 @@
 
 mod error;
 mod load;
+mod masked;
+mod monitor;
 mod values;
 
 use std::{
@@ -15,13 +17,15 @@ use serde::Deserialize;
 
 pub use error::{ConfigError, Origin};
 pub use load::{DEFAULT_FILE, Overrides, database, load};
+pub use masked::masked;
 pub use values::{BusUrl, DatabaseUrl, Listen, Servers};
 
 use crate::{
     protocol::Language,
     topic::{BadTopic, TopicSpec},
 };
-use values::{filter, maybe_listen, maybe_path, maybe_text, millis, name, origins, prefix, within};
+use monitor::maybe_monitor;
+use values::{filter, maybe_listen, maybe_path, millis, name, origins, prefix, within};
 
 /// The configuration of one process, complete and each value within its bounds.
 ///
@@ -232,7 +236,7 @@ pub struct Bus {
     pub manage: bool,
     /// NATS: the server's monitoring URL, asked whether what it has stored is on the disk. Default
     /// none: then one server's word counts as `buffered`.
-    #[serde(deserialize_with = "maybe_text")]
+    #[serde(deserialize_with = "maybe_monitor")]
     pub monitor: Option<String>,
     /// How long events are kept for clients that resume, in ms. Default 86,400,000: a laptop
     /// closed overnight catches up in the morning.

@@ -11,6 +11,7 @@ use std::{
 use serde::{Deserialize, Deserializer, de::Error};
 use tracing_subscriber::EnvFilter;
 
+use super::masked::choice;
 use crate::{
     postgres::{Address, BadAddress},
     topic::nearest,
@@ -280,8 +281,13 @@ fn origin(text: &str) -> Option<String> {
 }
 
 fn bad_origin(text: &str) -> String {
+    // What stands before an @ is a password.
+    let shown = match text.contains(['@', '?']) {
+        true => "this".to_owned(),
+        false => format!("\"{text}\""),
+    };
     format!(
-        "\"{text}\" is no origin: \"scheme://host\" or \"scheme://host:port\" is, without a path; \
+        "{shown} is no origin: \"scheme://host\" or \"scheme://host:port\" is, without a path; \
          [\"*\"] alone stands for all"
     )
 }
@@ -299,12 +305,6 @@ pub fn maybe_listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Listen>
 pub fn maybe_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
     let text = String::deserialize(from)?;
     Ok((!text.is_empty()).then(|| text.into()))
-}
-
-/// A text, or nothing.
-pub fn maybe_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    let text = String::deserialize(from)?;
-    Ok((!text.is_empty()).then_some(text))
 }
 
 /// The name of a slot or publication: it stands in commands where nothing can be quoted.
@@ -341,7 +341,8 @@ pub fn filter<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     }
     let hint = nearest(&text, levels.into_iter()).map(|near| format!("; did you mean \"{near}\"?"));
     Err(D::Error::custom(format!(
-        "\"{text}\" is no filter: error, warn, info, debug or trace is, or \"info,rowcast=debug\"{}",
+        "{} is no filter: error, warn, info, debug or trace is, or \"info,rowcast=debug\"{}",
+        choice(&text),
         hint.unwrap_or_default()
     )))
 }

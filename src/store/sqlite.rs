@@ -273,3 +273,47 @@ fn failed(err: rusqlite::Error) -> StoreError {
 fn unavailable(err: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
     StoreError::Unavailable(err.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_writes_nothing_whatever_it_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let owner = sqlite::open(&path, Mode::Create).unwrap();
+        let made = "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY);
+             INSERT INTO t VALUES (1)";
+        owner.execute_batch(made).unwrap();
+        let store = SqliteStore::new(SqliteStoreConfig {
+            path,
+            connections: 1,
+            timeout: Duration::from_secs(5),
+        });
+        let reader = store.take().unwrap();
+        for sql in [
+            "INSERT INTO t VALUES (2)",
+            "UPDATE t SET id = 2",
+            "DELETE FROM t",
+            "DROP TABLE t",
+            "ALTER TABLE t ADD COLUMN c",
+            "CREATE TABLE u (id)",
+            "CREATE TEMP TABLE u (id)",
+            "CREATE TRIGGER x AFTER INSERT ON t BEGIN DELETE FROM t; END",
+            "PRAGMA user_version = 5",
+            "ATTACH ':memory:' AS m; CREATE TABLE m.u (id)",
+        ] {
+            let refused = reader.conn.execute_batch(sql).expect_err(sql);
+            assert_eq!(
+                refused.sqlite_error_code(),
+                Some(ErrorCode::ReadOnly),
+                "{sql}"
+            );
+        }
+        let count: i64 = owner
+            .query_row("SELECT max(id) FROM t", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(count, 1);
+    }
+}

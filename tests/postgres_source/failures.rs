@@ -484,7 +484,11 @@ async fn check_explains_and_remove_takes_off_again() {
     db.sql("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE bad (id int)");
     let config = config(&db, &["public.t"]);
     let (address, slot) = (&config.address, &config.slot);
-    let look = async |watched: &Watched| inspect(address, watched, slot, "rowcast").await.unwrap();
+    let look = async |watched: &Watched| {
+        inspect(address, watched, slot, "rowcast", true)
+            .await
+            .unwrap()
+    };
     let findings = look(&config.watched).await;
     assert!(
         findings

@@ -23,8 +23,8 @@ pub struct NatsOptions {
     pub bare: bool,
     /// Further lines of its configuration, for example accounts.
     pub extra: String,
-    /// A whole configuration file instead; it is included after what tests need: address,
-    /// monitoring and store.
+    /// A whole configuration file instead of all this. It is run as it is, but for what must be a
+    /// test's own: the addresses, and the line `store_dir: "/data"`.
     pub config: Option<PathBuf>,
     /// Environment variables.
     pub env: Vec<(String, String)>,
@@ -73,6 +73,11 @@ impl Nats {
         format!("nats://{user}:{password}@127.0.0.1:{}", self.port)
     }
 
+    /// Its URL for one of the users in nats/server.conf.
+    pub fn url_as(&self, user: &str) -> String {
+        self.url_of(user, &format!("{user}-s3cret"))
+    }
+
     /// Where it is monitored.
     pub fn monitor(&self) -> String {
         format!("http://127.0.0.1:{}", self.monitor)
@@ -95,9 +100,13 @@ impl Nats {
         fs::write(&config, self.config()).unwrap();
         let log = self.folder.path().join("nats.log");
         let output = fs::File::create(&log).unwrap();
-        let child = Command::new(binary())
-            .arg("-c")
-            .arg(&config)
+        let mut command = Command::new(binary());
+        command.arg("-c").arg(&config);
+        if self.options.config.is_some() {
+            command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string()]);
+            command.args(["--http_port", &self.monitor.to_string()]);
+        }
+        let child = command
             .envs(self.options.env.iter().cloned())
             .stdout(Stdio::null())
             .stderr(output)
@@ -113,6 +122,11 @@ impl Nats {
     }
 
     fn config(&self) -> String {
+        if let Some(config) = &self.options.config {
+            let text = fs::read_to_string(config).unwrap();
+            let (before, after) = text.split_once("store_dir: \"/data\"").unwrap();
+            return format!("{before}store_dir: \"{}\"{after}", self.store().display());
+        }
         let mut text = format!(
             "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\n",
             self.port, self.monitor
@@ -125,11 +139,6 @@ impl Nats {
             let sync = sync.map_or(String::new(), |sync| format!(", sync_interval: {sync}"));
             let store = self.store();
             text += &format!("jetstream {{ store_dir: \"{}\"{sync} }}\n", store.display());
-        }
-        if let Some(path) = &self.options.config {
-            // Its own address, monitoring and store give way to the test's.
-            let own = fs::read_to_string(path).unwrap();
-            text += &without_blocks(&own);
         }
         text + &self.options.extra
     }
@@ -170,26 +179,18 @@ impl Drop for Nats {
     }
 }
 
-/// A configuration without its lines `listen`, `http` and its block `jetstream`, which a test
-/// gives itself.
-fn without_blocks(text: &str) -> String {
-    let mut kept = String::new();
-    let mut inside = false;
-    for line in text.lines() {
-        let begins = line.trim_start();
-        if begins.starts_with("jetstream") && begins.contains('{') && !begins.contains('}') {
-            inside = true;
-        }
-        let own = begins.starts_with("listen") || begins.starts_with("http");
-        if !inside && !own {
-            kept += line;
-            kept.push('\n');
-        }
-        if inside && begins.starts_with('}') {
-            inside = false;
-        }
+/// nats/server.conf as it is shipped. Everybody's password is his name and `-s3cret`.
+pub fn shipped() -> NatsOptions {
+    let users = ["producer", "gateway", "application", "operator"];
+    let password = |user: &str| {
+        let name = format!("ROWCAST_{}_PASSWORD", user.to_uppercase());
+        (name, format!("{user}-s3cret"))
+    };
+    NatsOptions {
+        config: Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("nats/server.conf")),
+        env: users.map(password).to_vec(),
+        ..NatsOptions::default()
     }
-    kept
 }
 
 /// The server's binary.

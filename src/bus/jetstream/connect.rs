@@ -1,12 +1,15 @@
 //! The connection to NATS: made in the background, remade for ever, and never louder than one
 //! text that says why there is none.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions, Event, jetstream::Context};
 use tokio::sync::watch;
 
-use super::{Failure, JetStreamConfig, Role};
+use super::{
+    Failure, JetStreamConfig, Role,
+    denied::{Denied, Refusal, Refusals},
+};
 
 /// How long a request to the server may take. A server that stands still is told of within 6 s:
 /// this, and the missed heartbeats before it.
@@ -22,6 +25,8 @@ struct Link {
     /// Grows with every connection made: what was learnt of the server before may be wrong since.
     generation: u64,
     error: Option<String>,
+    /// What this user may not do, of what was tried over this connection.
+    refusals: Refusals,
 }
 
 /// A connection to NATS that is there or not.
@@ -101,8 +106,7 @@ impl Connection {
             None => options,
         };
         let servers: Vec<&str> = config.servers.split(',').map(str::trim).collect();
-        let shown: Vec<&str> = servers.iter().map(|url| without_user(url)).collect();
-        let shown = shown.join(",");
+        let shown = shown(&config.servers);
         let client = async_nats::connect_with_options(&servers[..], options)
             .await
             .map_err(|err| ConnectError::Setup(err.to_string()))?;
@@ -145,6 +149,11 @@ impl Connection {
         self.link.borrow().generation
     }
 
+    /// The permissions that were found missing lately.
+    pub fn denied(&self) -> Option<Denied> {
+        self.link.borrow().refusals.lately()
+    }
+
     /// Waits until the connection of `generation` is lost: what was asked over it is not answered.
     pub async fn lost(&self, generation: u64) {
         let mut link = self.link.clone();
@@ -164,19 +173,37 @@ impl Connection {
     }
 }
 
+/// Without users and passwords.
+impl fmt::Debug for JetStreamConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JetStreamConfig")
+            .field("servers", &shown(&self.servers))
+            .field("name", &self.name)
+            .field("prefix", &self.prefix)
+            .field("credentials", &self.credentials)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Servers without users and passwords.
+fn shown(servers: &str) -> String {
+    let shown: Vec<&str> = servers
+        .split(',')
+        .map(str::trim)
+        .map(without_user)
+        .collect();
+    shown.join(",")
+}
+
 /// Where answers arrive. Not the inbox of everybody: who may subscribe to that would read what we
 /// are answered. A command has the inbox of the user who runs it, as nats/server.conf names them.
 fn inbox(role: Role, user: Option<&str>) -> &'static str {
     match (role, user) {
         (Role::Producer, _) | (Role::Command, Some("producer")) => "_INBOX_PRODUCER",
         (Role::Gateway, _) | (Role::Command, Some("gateway")) => "_INBOX_GATEWAY",
+        (Role::Command, Some("operator")) => "_INBOX_OPERATOR",
         (Role::Command, _) => "_INBOX",
     }
-}
-
-/// What is said of one inbox is said of all: everybody who asks has one of his own.
-fn alike(text: &str) -> &str {
-    text.split("_INBOX").next().unwrap_or(text)
 }
 
 fn note(told: &watch::Sender<Link>, event: Event) {
@@ -185,6 +212,7 @@ fn note(told: &watch::Sender<Link>, event: Event) {
             link.connected = true;
             link.generation += 1;
             link.error = None;
+            link.refusals = Refusals::default();
         }
         Event::Disconnected => {
             link.connected = false;
@@ -195,13 +223,20 @@ fn note(told: &watch::Sender<Link>, event: Event) {
             link.error = Some("the connection was closed".to_owned());
         }
         Event::ServerError(err) => {
-            let text = Some(reason(&err.to_string()));
+            let text = reason(&err.to_string());
             // While connected, this is about what was sent: mostly a permission that is missing,
             // which whoever sent it sees as silence.
-            if link.connected && link.error.as_deref().map(alike) != text.as_deref().map(alike) {
-                tracing::warn!(error = %err, "the NATS server refuses what was sent");
+            match link.refusals.take(&text) {
+                Refusal::New(what) => {
+                    tracing::warn!("the NATS user may not {what}: see nats/server.conf");
+                }
+                Refusal::Known => {}
+                Refusal::None if link.connected && link.error.as_deref() != Some(text.as_str()) => {
+                    tracing::warn!(error = %err, "the NATS server refuses what was sent");
+                }
+                Refusal::None => {}
             }
-            link.error = text;
+            link.error = Some(text);
         }
         Event::ClientError(err) => link.error = Some(reason(&err.to_string())),
         Event::LameDuckMode | Event::Draining | Event::SlowConsumer(_) => {}

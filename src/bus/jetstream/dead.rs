@@ -301,6 +301,7 @@ pub async fn bury(bus: Weak<Shared>, mut woken: mpsc::Receiver<()>) {
                 }
                 Ok(false) => {}
                 Err(err) => {
+                    let err = bus.reason(err);
                     retry_at = Instant::now() + PAUSE;
                     rounds += usize::from(bus.connection.client().is_ok());
                     if told != err.to_string() {

@@ -7,6 +7,7 @@ use super::{
     super::{Chunk, Head, ReadError},
     Failure, JetStreamBus,
     connect::jittered,
+    denied::Denied,
     look::Look,
     pull::{Pull, Pulled},
     record::{Kind, Stored},
@@ -76,6 +77,7 @@ impl Follower {
             tokio::time::sleep(jittered(PAUSE)).await;
         }
         let next = self.try_next().await;
+        let next = next.map_err(|err| self.bus.unread(err));
         match &next {
             Ok(_) => self.tell(),
             Err(_) => {
@@ -100,9 +102,14 @@ impl Follower {
             if self.waiting.is_empty()
                 && let Err(err) = self.wait().await
             {
-                // To begin again tells what is wrong, if anything still is.
+                // To begin again tells what is wrong, if anything still is; but not that this user may
+                // begin and not go on.
                 tracing::debug!(error = %err, "following the bus anew");
                 self.pull = None;
+                let err = self.bus.reason(err);
+                if err.is::<Denied>() {
+                    return Err(ReadError::Unavailable(err));
+                }
                 continue;
             }
             if let Some(chunk) = self.take() {

@@ -11,6 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::{
     Failure, JetStreamBus,
+    denied::NO_ANSWER,
     record::{Stored, random_name},
     stream::silent,
 };
@@ -89,7 +90,7 @@ impl Pull {
                     return Err("the connection is a new one".into());
                 }
             };
-            let answer = answer.map_err(|_| "the NATS server is silent")?;
+            let answer = answer.map_err(|_| NO_ANSWER)?;
             let answer = answer.ok_or("the connection was closed")?;
             if let Some(pulled) = self.understand(answer)? {
                 return Ok(pulled);

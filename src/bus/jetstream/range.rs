@@ -6,7 +6,7 @@ use async_nats::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::{Failure, JetStreamBus, connect::REQUEST_TIMEOUT, record::Stored};
+use super::{Failure, JetStreamBus, connect::REQUEST_TIMEOUT, denied::NO_ANSWER, record::Stored};
 
 /// Messages asked for at once: 500, and the one before them, by which a cursor is verified.
 pub const STEP: usize = 501;
@@ -32,7 +32,7 @@ impl JetStreamBus {
         loop {
             let answer = tokio::time::timeout(REQUEST_TIMEOUT, answers.next()).await;
             let Ok(Some(answer)) = answer else {
-                return Err("the NATS server does not answer".into());
+                return Err(NO_ANSWER.into());
             };
             match answer.status.map(|status| status.as_u16()) {
                 None => found.push(stored(answer.headers, answer.payload)?),

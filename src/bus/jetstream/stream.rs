@@ -9,10 +9,14 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Info, RetentionPolicy},
 };
 
-use super::{Failure, JetStreamBus, Role, look::OnlyNew};
+use super::{Failure, JetStreamBus, Role, denied::NO_ANSWER, look::OnlyNew};
 
 /// The stream's definition, for the prefix `rowcast`.
 const DEFINITION: &str = include_str!("../../../nats/stream.json");
+
+/// That of dead letters. A letter is stored once for as long as its duplicate window, however many
+/// gateways tell of it and start again.
+const DEAD_LETTERS: &str = include_str!("../../../nats/dead_letters.json");
 
 /// The oldest server that has all that is needed: atomic batches came with it.
 const OLDEST: (i64, i64) = (2, 12);
@@ -115,25 +119,25 @@ impl JetStreamBus {
         })
     }
 
-    /// Creates the stream of dead letters, unless it is there.
+    /// Creates the stream of dead letters, unless it is there or somebody else does that.
     pub(super) async fn ensure_dead_letters(&self) -> Result<(), Failure> {
         let jetstream = self.connection.jetstream()?;
+        let name = &self.names.dead_stream;
+        if !self.config.manage {
+            let found = jetstream.get_stream(name).await;
+            return match found {
+                Ok(_) => Ok(()),
+                Err(err) => {
+                    Err(format!("the stream {name}: {err}; see nats/dead_letters.json").into())
+                }
+            };
+        }
+        let base: Config = serde_json::from_str(DEAD_LETTERS)?;
         let config = Config {
-            name: self.names.dead_stream.clone(),
-            description: Some("Events that no reader could understand".to_owned()),
+            name: name.clone(),
             subjects: vec![self.names.dead.clone()],
             num_replicas: self.config.replicas,
-            max_age: Duration::from_secs(7 * 24 * 3600),
-            max_bytes: 256 * 1024 * 1024,
-            max_messages: -1,
-            max_messages_per_subject: -1,
-            max_message_size: -1,
-            max_consumers: -1,
-            discard: DiscardPolicy::Old,
-            // So long, however many gateways tell of it and start again, one copy is stored.
-            duplicate_window: Duration::from_secs(24 * 3600),
-            allow_direct: true,
-            ..Config::default()
+            ..base
         };
         jetstream
             .get_or_create_stream(config)
@@ -149,7 +153,7 @@ pub(super) const NO_JETSTREAM: &str = "JetStream is not enabled on the NATS serv
 pub fn silent(err: impl std::fmt::Display) -> Failure {
     let text = err.to_string();
     if text.contains("timed out") {
-        return "the NATS server does not answer".into();
+        return NO_ANSWER.into();
     }
     text.into()
 }
@@ -169,15 +173,21 @@ async fn create(
 }
 
 pub(super) fn check_version(version: &str) -> Result<(), Failure> {
-    let mut numbers = version
-        .split(['.', '-'])
-        .map(|part| part.parse::<i64>().unwrap_or(0));
-    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if found < OLDEST {
+    let (first, second, _) = numbers(version);
+    if (first, second) < OLDEST {
         let (major, minor) = OLDEST;
         return Err(format!("the NATS server is version {version}; {major}.{minor} or later is needed, for batches that are stored whole or not at all").into());
     }
     Ok(())
+}
+
+/// A version's three numbers.
+pub(super) fn numbers(version: &str) -> (i64, i64, i64) {
+    let mut numbers = version
+        .split(['.', '-'])
+        .map(|part| part.parse::<i64>().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    (next(), next(), next())
 }
 
 /// What a manager may bring into line without harm.

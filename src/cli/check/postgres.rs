@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::{
-    config::Config,
+    config::{BusUrl, Config},
     postgres::Address,
     source::postgres::{self as capture, Grade, Watched},
     topic::Topics,
@@ -11,7 +11,9 @@ use crate::{
 /// What is found in the database.
 pub async fn findings(config: &Config, address: &Address, topics: &Topics) -> Vec<Finding> {
     let (slot, publication) = (&config.database.slot, &config.database.publication);
-    let found = capture::inspect(address, &Watched::of(topics), slot, publication).await;
+    let reads = matches!(config.bus.url, BusUrl::Embedded);
+    let watched = Watched::of(topics);
+    let found = capture::inspect(address, &watched, slot, publication, reads).await;
     let found = match found {
         Ok(found) => found,
         Err(err) => return vec![unreachable(&err)],

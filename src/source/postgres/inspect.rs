@@ -46,7 +46,8 @@ const SERVER: &str = "
         r.rolreplication OR r.rolsuper, r.rolsuper,
         has_database_privilege(current_database(), 'CREATE'),
         pg_has_role('pg_read_all_stats', 'USAGE') OR r.rolsuper,
-        has_function_privilege('pg_logical_emit_message(boolean, text, text)', 'EXECUTE'),
+        (SELECT bool_and(has_function_privilege(oid, 'EXECUTE')) FROM pg_proc
+            WHERE proname = 'pg_logical_emit_message'),
         pg_size_bytes(current_setting('max_slot_wal_keep_size', true)),
         coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)
     FROM pg_roles r WHERE r.rolname = current_user";
@@ -56,7 +57,8 @@ const TABLE: &str = "
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = split_part($1, '.', 1) AND c.relname = split_part($1, '.', 2)";
 
-/// Looks at everything that a producer needs, and changes nothing.
+/// Looks at everything that a producer needs, and changes nothing. With `reads` the same role also
+/// answers queries; a producer beside gateways reads no table.
 ///
 /// # Errors
 /// The database cannot be asked at all.
@@ -65,6 +67,7 @@ pub async fn inspect(
     watched: &Watched,
     slot: &str,
     publication: &str,
+    reads: bool,
 ) -> Result<Vec<Finding>, Refused> {
     let client = connect(address).await?;
     let mut findings = Vec::new();
@@ -77,7 +80,7 @@ pub async fn inspect(
         }
     }
     let keep = server(&client, address, &mut findings).await?;
-    tables(&client, watched, publication, &mut findings).await?;
+    tables(&client, watched, publication, reads, &mut findings).await?;
     look_at_slot(&client, slot, keep, &mut findings).await?;
     Ok(findings)
 }
@@ -261,9 +264,16 @@ async fn tables(
     client: &Client,
     watched: &Watched,
     name: &str,
+    reads: bool,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Refused> {
     let standing = publication::standing(client, watched).await?;
+    let found = publication::find(client, name).await?;
+    // A table that its owner has published needs nobody else.
+    let published = |table: &str| {
+        let theirs = found.as_ref().filter(|found| !found.ours);
+        theirs.is_some_and(|found| found.tables.contains(table))
+    };
     for table in watched.tables() {
         let Some(stand) = standing.get(table) else {
             findings.push(bad(
@@ -277,10 +287,14 @@ async fn tables(
             let (select, owner): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
             let quoted = postgres::quote_table(table);
             if !select {
+                let what = format!("{table} may not be read");
                 let remedy = format!("GRANT SELECT ON {quoted} to the role, for queries");
-                findings.push(advice(format!("{table} may not be read"), remedy));
+                findings.push(match reads {
+                    true => advice(what, remedy),
+                    false => fine(what + " by this role: a producer's need not, a gateway's must"),
+                });
             }
-            if !owner {
+            if !owner && !published(table) {
                 findings.push(advice(
                     format!("{table} is another role's"),
                     "only its owner may add it to a publication: let the owner make it".into(),
@@ -300,7 +314,6 @@ async fn tables(
             Identity::Key | Identity::Full => fine(format!("{table} can be followed")),
         });
     }
-    let found = publication::find(client, name).await?;
     let tables: BTreeSet<String> = watched.tables().map(str::to_owned).collect();
     findings.push(match found {
         None => fine(format!("the publication \"{name}\" will be made")),
