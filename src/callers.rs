@@ -1,11 +1,15 @@
 //! Who is connected: how many in all, and how many from each address, so that no one of them takes
 //! the room of all.
 
+mod identities;
+
 use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+pub use identities::{Identities, Share};
 
 use crate::metrics::Metrics;
 

@@ -75,6 +75,7 @@ pub struct Metrics {
     closes: Family<Kind, Counter>,
     refused: Family<Kind, Counter>,
     errors: Family<Kind, Counter>,
+    limited: Family<Kind, Counter>,
     registry: Arc<Registry>,
 }
 
@@ -118,6 +119,7 @@ impl Default for Metrics {
             closes: new(r, "closes", "Sockets closed by the server, by code"),
             refused: new(r, "connections_refused", "Connections refused, by reason"),
             errors: new(r, "errors", "Error answers, by slug"),
+            limited: new(r, "limited", "Refusals and closes for a limit, by which"),
             registry: Arc::new(registry),
         }
     }
@@ -195,6 +197,11 @@ impl Metrics {
     /// Counts an error answer.
     pub fn error(&self, slug: &str) {
         self.errors.get_or_create(&kind(slug)).inc();
+    }
+
+    /// Counts a refusal or a close because of a limit, by which (docs/operations.md, "Limits").
+    pub fn limited(&self, limit: &str) {
+        self.limited.get_or_create(&kind(limit)).inc();
     }
 
     /// All of it in the OpenMetrics text format.

@@ -1,13 +1,16 @@
 //! Direct queries over NATS: `<prefix>.query.<type>`, request and reply, through the NATS service
-//! API, so that `nats micro` finds it. One of all gateways answers.
+//! API, so that `nats micro` finds it. One of all gateways answers. They are bounded together with
+//! those over HTTP.
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{HeaderMap, service::ServiceExt};
+use async_nats::{
+    HeaderMap,
+    service::{Request as Asked, ServiceExt},
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use serde_json::Value as Json;
-use tokio::sync::Semaphore;
+use serde_json::{Map, Value as Json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -16,9 +19,6 @@ use crate::{
     session::Gateway,
 };
 
-/// Queries over NATS that run at once; more wait in the client library's bounded channel.
-const RUNNING: usize = 32;
-
 /// The pause before a lost subscription is made again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -26,11 +26,10 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Answers queries until `stop` is cancelled; subscribes anew whenever that ends.
 pub async fn run(bus: JetStreamBus, gateway: Arc<Gateway>, stop: CancellationToken) {
-    let running = Arc::new(Semaphore::new(RUNNING));
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            ended = serve(&bus, &gateway, &running) => {
+            ended = serve(&bus, &gateway) => {
                 if let Err(err) = ended {
                     tracing::debug!(error = %err, "queries over NATS cannot be answered");
                 }
@@ -43,11 +42,7 @@ pub async fn run(bus: JetStreamBus, gateway: Arc<Gateway>, stop: CancellationTok
     }
 }
 
-async fn serve(
-    bus: &JetStreamBus,
-    gateway: &Arc<Gateway>,
-    running: &Arc<Semaphore>,
-) -> Result<(), Failed> {
+async fn serve(bus: &JetStreamBus, gateway: &Arc<Gateway>) -> Result<(), Failed> {
     let service = bus
         .client()?
         .service_builder()
@@ -66,45 +61,61 @@ async fn serve(
             tracing::warn!("a query was not answered: its reply subject is one of our own");
             continue;
         }
-        let permit = running.clone().acquire_owned().await?;
+        let place = match gateway.queries.admit() {
+            Ok(place) => place,
+            Err(failure) => {
+                // Here and not beside the others, so that refusals cannot pile up either.
+                respond(gateway, request, Err(failure)).await;
+                continue;
+            }
+        };
         let gateway = gateway.clone();
         tokio::spawn(async move {
-            let _permit = permit;
+            let _place = place;
             let topic = request.message.subject.rsplit('.').next().unwrap_or("");
             let answered = answer(&gateway, topic, &request.message.payload).await;
-            let mut headers = HeaderMap::new();
-            let body = answered.unwrap_or_else(|failure| {
-                gateway.metrics.error(failure.code.slug());
-                headers.insert("Nats-Service-Error", failure.code.slug());
-                headers.insert(
-                    "Nats-Service-Error-Code",
-                    failure.code.status().to_string().as_str(),
-                );
-                protocol::error(&failure, gateway.config.language)
-            });
-            // Who asked may have gone.
-            let _ = request
-                .respond_with_headers(Ok(Bytes::from(body)), headers)
-                .await;
+            respond(&gateway, request, answered).await;
         });
     }
     Ok(())
 }
 
+async fn respond(gateway: &Gateway, request: Asked, answered: Result<String, Failure>) {
+    let mut headers = HeaderMap::new();
+    let body = answered.unwrap_or_else(|failure| {
+        gateway.metrics.error(failure.code.slug());
+        headers.insert("Nats-Service-Error", failure.code.slug());
+        headers.insert(
+            "Nats-Service-Error-Code",
+            failure.code.status().to_string().as_str(),
+        );
+        protocol::error(&failure, gateway.config.language)
+    });
+    // Who asked may have gone.
+    let _ = request
+        .respond_with_headers(Ok(Bytes::from(body)), headers)
+        .await;
+}
+
 /// The reply frame to a body such as `{"id":1}` or `{"params":{…}}`; an empty one asks for the
 /// default page.
 async fn answer(gateway: &Gateway, topic: &str, body: &[u8]) -> Result<String, Failure> {
-    let text = std::str::from_utf8(body).map_err(|_| ErrorCode::BadJson)?;
-    let mut asked: Json = match text.trim() {
-        "" => Json::Object(Default::default()),
-        text => serde_json::from_str(text).map_err(|_| ErrorCode::BadJson)?,
-    };
-    if !asked.is_object() {
-        return Err(ErrorCode::BadJson.into());
+    let config = &gateway.config;
+    if body.len() > config.max_message_bytes {
+        return Err(ErrorCode::PayloadTooLarge.into());
     }
+    let text = std::str::from_utf8(body).map_err(|_| ErrorCode::BadJson)?;
+    let mut asked = match text.trim() {
+        "" => Map::new(),
+        text => protocol::object(text, &config.json).inspect_err(|failure| {
+            if failure.code.is_limit() {
+                gateway.metrics.limited("json");
+            }
+        })?,
+    };
     let topic = gateway.topics.get(topic).ok_or(ErrorCode::UnknownType)?;
-    asked["type"] = Json::from(&*topic.name);
-    match Request::parse(&asked.to_string())? {
+    asked.insert("type".into(), Json::from(&*topic.name));
+    match Request::of(&asked, &config.json)? {
         Request::Query { select, .. } => gateway.frame(topic, &select).await,
         _ => Err(ErrorCode::BadParam.into()),
     }

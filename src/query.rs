@@ -6,7 +6,7 @@ mod shared;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use marks::SETTLE_SLOW;
 pub use marks::{Marks, SETTLE};
@@ -20,9 +20,6 @@ use crate::{
     topic::{Table, Topic},
 };
 
-/// Queries of all sockets together that wait for their turn; the next is refused with 429.
-const QUEUE: usize = 1024;
-
 /// Queries that run at once. The store bounds its own connections; this bounds the tasks.
 const RUNNING: usize = 64;
 
@@ -32,6 +29,17 @@ pub const RETRY_AFTER_MS: u32 = 250;
 /// How much longer than the store's own timeout an answer is waited for.
 const SLACK: Duration = Duration::from_millis(500);
 
+/// How much may be asked.
+#[derive(Debug, Clone, Copy)]
+pub struct QueryLimits {
+    /// The store's own timeout.
+    pub timeout: Duration,
+    /// Reads of all who ask that wait for their turn; the next is refused with 429.
+    pub waiting: usize,
+    /// Queries without a socket under way at once; the next is refused with 429.
+    pub requests: usize,
+}
+
 /// Asks direct queries. Cloning shares the loop.
 #[derive(Debug, Clone)]
 pub struct Queries {
@@ -39,6 +47,8 @@ pub struct Queries {
     shared: Shared,
     marks: Marks,
     timeout: Duration,
+    requests: Arc<Semaphore>,
+    metrics: Metrics,
 }
 
 enum Ask {
@@ -55,15 +65,17 @@ pub struct Inbox {
     marks: Marks,
 }
 
-/// A handle to ask with, and the inbox for the loop; `timeout` is the store's own.
-pub fn channel(timeout: Duration) -> (Queries, Inbox) {
-    let (sender, asks) = mpsc::channel(QUEUE);
+/// A handle to ask with, and the inbox for the loop.
+pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
+    let (sender, asks) = mpsc::channel(limits.waiting);
     let (shared, marks) = (Shared::default(), Marks::default());
     let queries = Queries {
         sender,
         shared: shared.clone(),
         marks: marks.clone(),
-        timeout: timeout + SETTLE_SLOW + SLACK,
+        timeout: limits.timeout + SETTLE_SLOW + SLACK,
+        requests: Arc::new(Semaphore::new(limits.requests)),
+        metrics,
     };
     (
         queries,
@@ -242,14 +254,28 @@ impl Queries {
         &self.marks
     }
 
+    /// Takes a place among the queries without a socket, which no socket's own limits hold.
+    ///
+    /// # Errors
+    /// [`ErrorCode::TooManyRequests`] where all places are taken.
+    pub fn admit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let place = self.requests.clone().try_acquire_owned();
+        place.map_err(|_| self.refuse("requests"))
+    }
+
     fn send(&self, ask: Ask) -> Result<(), Failure> {
         self.sender.try_send(ask).map_err(|err| match err {
-            mpsc::error::TrySendError::Full(_) => Failure {
-                retry_after_ms: Some(RETRY_AFTER_MS),
-                ..ErrorCode::TooManyRequests.into()
-            },
+            mpsc::error::TrySendError::Full(_) => self.refuse("reads"),
             mpsc::error::TrySendError::Closed(_) => ErrorCode::DbUnavailable.into(),
         })
+    }
+
+    fn refuse(&self, limit: &str) -> Failure {
+        self.metrics.limited(limit);
+        Failure {
+            retry_after_ms: Some(RETRY_AFTER_MS),
+            ..ErrorCode::TooManyRequests.into()
+        }
     }
 
     async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, Failure> {

@@ -24,7 +24,8 @@ fn bench(arguments: &[&str]) -> (Json, bool) {
 
 fn gateway() -> Server {
     Server::configured(
-        "[[topics]]\ntype = \"bench\"\n[[topics]]\ntype = \"item\"\ntable = \"item\"\n",
+        "[limits]\nmessages_per_second = 100000\nmessages_burst = 100000\n\
+         [[topics]]\ntype = \"bench\"\n[[topics]]\ntype = \"item\"\ntable = \"item\"\n",
         "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO item VALUES (1, 'a');",
     )
 }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Raw, Server, Socket, in_time, wait_until};
+use crate::support::{Options, Raw, Server, Socket, in_time, wait_until};
 
 /// Resident memory of a process, in KiB.
-fn resident(pid: u32) -> u64 {
+pub fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.unwrap().trim().trim_end_matches(" kB");
@@ -63,7 +63,13 @@ async fn what_many_ask_for_at_once_is_read_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_sees_what_was_committed_before_it_was_asked() {
-    let server = Server::start();
+    let often = ["MESSAGES_PER_SECOND", "MESSAGES_BURST"];
+    let server = Server::with(Options {
+        env: often
+            .map(|name| (format!("ROWCAST__LIMITS__{name}"), "100000".into()))
+            .into(),
+        ..Options::default()
+    });
     let address = server.address().to_owned();
     // Others ask for the same all the time.
     let noise = tokio::spawn(async move {

@@ -11,7 +11,7 @@ use rowcast::{
     event::{self, Body, ChangeData, Delivery, Event, Op},
     metrics::Metrics,
     position::Position,
-    protocol::{self, ErrorCode, Failure, Language, Page, Request, ResetReason, Rid},
+    protocol::{self, ErrorCode, Failure, JsonLimits, Language, Page, Request, ResetReason, Rid},
     row::Rows,
     status::Stage,
     topic::{Topics, is_topic_name},
@@ -78,7 +78,7 @@ fn every_json_block_says_what_it_is_and_is_json() {
 fn every_frame_of_a_client_is_read() {
     for frame in examples("client") {
         let text = Json::from(frame).to_string();
-        let read = Request::parse(&text);
+        let read = Request::parse(&text, &JsonLimits::default());
         assert!(read.is_ok(), "{text}: {read:?}");
     }
 }
@@ -251,23 +251,28 @@ fn every_stage_shown_is_one_that_is_told() {
 /// Every [`ErrorCode`].
 fn codes() -> Vec<ErrorCode> {
     use ErrorCode::{
-        BadJson, BadParam, BusUnavailable, DbUnavailable, Forbidden, Internal, MethodNotAllowed,
-        NotFound, Overloaded, PayloadTooLarge, QueryTimeout, RequestTimeout, Starting,
-        TooManyRequests, UnknownType, UnsupportedMediaType, UpgradeRequired,
+        BadJson, BadParam, BusUnavailable, DbUnavailable, DuplicateKey, Forbidden, Internal,
+        MethodNotAllowed, NotFound, NulNotAllowed, NumberRange, Overloaded, PayloadTooLarge,
+        QueryTimeout, RequestTimeout, Starting, TooDeep, TooManyRequests, UnknownType,
+        UnsupportedMediaType, UpgradeRequired,
     };
     let all = vec![
         BadJson,
         BadParam,
         BusUnavailable,
         DbUnavailable,
+        DuplicateKey,
         Forbidden,
         Internal,
         MethodNotAllowed,
         NotFound,
+        NulNotAllowed,
+        NumberRange,
         Overloaded,
         PayloadTooLarge,
         QueryTimeout,
         RequestTimeout,
+        TooDeep,
         TooManyRequests,
         Starting,
         UnknownType,
@@ -353,7 +358,7 @@ fn settings() -> BTreeSet<String> {
 fn every_setting_is_explained_and_nothing_that_is_none() {
     let text = read("docs/operations.md");
     let sections = [
-        "server", "database", "bus", "produce", "auth", "log", "topics",
+        "server", "limits", "database", "bus", "produce", "auth", "log", "topics",
     ];
     let explained: BTreeSet<String> = text
         .lines()
@@ -376,6 +381,7 @@ fn every_metric_is_explained_and_nothing_that_is_none() {
     metrics.error("bad_json");
     metrics.inexact("late");
     metrics.refused_connection("total");
+    metrics.limited("messages");
     let exposed = metrics.to_text();
     let names: BTreeSet<String> = exposed
         .lines()

@@ -33,7 +33,7 @@ async fn request(
 }
 
 /// A `POST` of text with a content type; the status and the JSON answer.
-async fn post(server: &Server, path: &str, kind: &str, body: &str) -> (u16, Json) {
+pub async fn post(server: &Server, path: &str, kind: &str, body: &str) -> (u16, Json) {
     let headers = [("content-type", kind)];
     let headers = if kind.is_empty() {
         &[]

@@ -276,7 +276,7 @@ fn a_message_of_endless_empty_fragments_is_refused() {
     sent.extend((1..LIMITS.fragments).map(|_| frame(CONTINUATION, b"")));
     assert_eq!(violation(&sent), None);
     sent.push(frame(FIN | CONTINUATION, b""));
-    assert_eq!(violation(&sent), Some(Violation::TooBig));
+    assert_eq!(violation(&sent), Some(Violation::TooManyFragments));
 }
 
 #[test]

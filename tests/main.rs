@@ -28,6 +28,7 @@ mod inbound;
 mod jetstream;
 mod joined;
 mod kills;
+mod limits;
 mod migrations;
 mod pipeline;
 mod postgres_exact;

@@ -14,6 +14,8 @@ use crate::support::{
 };
 
 const TOPICS: &str = "
+[limits]
+messages_burst = 1000
 [[topics]]
 type = \"t\"
 table = \"t\"

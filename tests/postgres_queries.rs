@@ -8,7 +8,7 @@ use std::{
 
 use rowcast::{
     postgres::Address,
-    protocol::{Request, Select},
+    protocol::{JsonLimits, Request, Select},
     store::{
         Snapshot, Store, StoreError,
         postgres::{PostgresStore, PostgresStoreConfig},
@@ -46,7 +46,7 @@ fn topic(database: &Database, name: &str, more: Json) -> Arc<Topic> {
 fn select(params: &Json) -> Select {
     let mut request = params.clone();
     request["type"] = "item".into();
-    match Request::parse(&request.to_string()).unwrap() {
+    match Request::parse(&request.to_string(), &JsonLimits::default()).unwrap() {
         Request::Query { select, .. } => select,
         other => panic!("{other:?}"),
     }
@@ -159,7 +159,6 @@ async fn a_filter_is_typed_by_its_column_and_what_does_not_fit_is_refused() {
         json!({ "f": "0x1" }),
         json!({ "f": 1e300 }),
         json!({ "n": "one" }),
-        json!({ "t": "a\0b" }),
         json!({ "z": "yesterdayish" }),
         json!({ "z": "2026-02-30" }),
         json!({ "z": 5 }),

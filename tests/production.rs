@@ -503,6 +503,7 @@ async fn queries_are_asked_over_nats_and_one_gateway_answers() {
     for (subject, body, code) in [
         ("rowcast.query.nothing", "", "404"),
         ("rowcast.query.t", "[]", "400"),
+        ("rowcast.query.t", "{\"id\":1,\"id\":2}", "400"),
         ("rowcast.query.t", "{\"id\":{}}", "400"),
     ] {
         let refused = ask(subject, body).await;

@@ -15,7 +15,7 @@ use rowcast::{
     horizon::Horizon,
     position::Checkpoint,
     postgres::Address,
-    protocol::{After, Page, Params, Request, Select},
+    protocol::{After, JsonLimits, Page, Params, Request, Select},
     row::Value,
     source::{
         Source,
@@ -78,7 +78,7 @@ fn select(text: &str) -> Select {
     let text = text
         .replacen('{', r#"{"type":"item","#, 1)
         .replace(",}", "}");
-    match Request::parse(&text).unwrap() {
+    match Request::parse(&text, &JsonLimits::default()).unwrap() {
         Request::Query { select, .. } => select,
         other => panic!("{other:?}"),
     }

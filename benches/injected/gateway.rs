@@ -12,10 +12,10 @@ use rowcast::{
     metrics::{Health, Metrics},
     pipeline::{self, Process, Serving, Watching},
     position::{Epoch, Position},
-    protocol::{GROUP, Language},
-    query,
+    protocol::{GROUP, JsonLimits, Language},
+    query::{self, QueryLimits},
     ring::Ring,
-    session::{Filters, Gateway, Lanes, SessionConfig},
+    session::{Filters, Gateway, Lanes, Rate, SessionConfig},
     topic::{Topic, TopicSpec, Topics},
 };
 use tokio::net::TcpListener;
@@ -35,7 +35,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
     let ring = Ring::new(from.clone(), RING_BYTES);
     let topics = Topics::new(vec![Topic::resolve(spec, None).unwrap()]).unwrap();
     let pages = Pages::new(topics.clone());
-    let (queries, _nobody) = query::channel(Duration::from_secs(1));
+    let (queries, _nobody) = query::channel(asks(), metrics.clone());
     tokio::spawn(fanout::run(
         bus.clone(),
         from,
@@ -73,7 +73,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
     });
     let edge = Edge {
         gateway,
-        publisher: fanout::serve_publisher(bus.clone(), metrics.clone()),
+        publisher: fanout::serve_publisher(bus.clone(), 256, metrics.clone()),
         pipeline: pipeline::serve(bus, Arc::new(process)),
         pages,
         demo: None,
@@ -93,6 +93,19 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
     tokio::spawn(http::serve(listener, door, terms, stop));
 }
 
+/// As in rowcast.example.toml, and never used: there is no database.
+fn asks() -> QueryLimits {
+    QueryLimits {
+        timeout: Duration::from_secs(1),
+        waiting: 1024,
+        requests: 256,
+    }
+}
+
+fn rate(per_second: u32, burst: u32) -> Rate {
+    Rate { per_second, burst }
+}
+
 /// As in rowcast.example.toml.
 fn sessions() -> SessionConfig {
     SessionConfig {
@@ -103,6 +116,11 @@ fn sessions() -> SessionConfig {
         write_timeout: Duration::from_secs(10),
         drain: Duration::from_secs(5),
         max_message_bytes: 65_536,
+        max_fragments: 64,
+        messages: rate(20, 40),
+        controls: rate(10, 20),
+        json: JsonLimits::default(),
+        max_topics: 128,
         queries_running: 2,
         queries_queued: 8,
         compression: true,

@@ -34,6 +34,9 @@ KNOWN = {
 TOPICS = """
 [server]
 max_connections = 100000
+[limits]
+messages_per_second = 100000
+messages_burst = 100000
 [[topics]]
 type = "bench"
 [[topics]]

@@ -81,6 +81,10 @@ impl Parts {
     pub async fn serve(&self) -> Server {
         let server = Server::with(Options {
             config: Some(self.config.clone()),
+            // One socket asks as fast as it is answered.
+            env: ["MESSAGES_PER_SECOND", "MESSAGES_BURST"]
+                .map(|name| (format!("ROWCAST__LIMITS__{name}"), "100000".to_owned()))
+                .into(),
             ..Options::default()
         });
         wait_until("the gateway to be ready", async || {

@@ -21,9 +21,9 @@ use crate::{
     nats_service,
     pipeline::{self, Serving},
     position::Position,
-    protocol::GROUP,
+    protocol::{GROUP, JsonLimits},
     ring::Ring,
-    session::{Filters, Gateway, Lanes, SessionConfig},
+    session::{Filters, Gateway, Lanes, Rate, SessionConfig},
     source::sqlite::Waker,
     store::demo::{self as demo_tables, DemoWriter},
     topic::Topics,
@@ -160,12 +160,16 @@ async fn edge(
         group,
         metrics: loops.metrics.clone(),
         health: loops.health.clone(),
-        config: sessions(&config.server),
+        config: sessions(config),
         stop: loops.stops.sessions.clone(),
     });
     Ok(Arc::new(Edge {
         pipeline: pipeline::serve(bus.clone(), process),
-        publisher: fanout::serve_publisher(bus, loops.metrics.clone()),
+        publisher: fanout::serve_publisher(
+            bus,
+            config.limits.writes_running,
+            loops.metrics.clone(),
+        ),
         pages,
         demo: demo(config, waker)?,
         origins: Origins::new(
@@ -283,7 +287,8 @@ pub(super) fn drain(server: &Server) -> Duration {
     server.shutdown_grace / 2
 }
 
-fn sessions(server: &Server) -> SessionConfig {
+fn sessions(config: &Config) -> SessionConfig {
+    let (server, limits) = (&config.server, &config.limits);
     SessionConfig {
         ping_interval: server.ping_interval,
         pong_timeout: server.pong_timeout,
@@ -293,6 +298,22 @@ fn sessions(server: &Server) -> SessionConfig {
         compression: server.compression,
         drain: drain(server),
         max_message_bytes: server.max_message_bytes,
+        max_fragments: limits.max_fragments,
+        messages: Rate {
+            per_second: limits.messages_per_second,
+            burst: limits.messages_burst,
+        },
+        controls: Rate {
+            per_second: limits.controls_per_second,
+            burst: limits.controls_burst,
+        },
+        json: JsonLimits {
+            depth: limits.json_depth,
+            keys: limits.json_keys,
+            string_bytes: limits.json_string_bytes,
+            token_bytes: limits.token_bytes,
+        },
+        max_topics: limits.topics_per_socket,
         queries_running: server.queries_running,
         queries_queued: server.queries_queued,
         language: server.language,

@@ -17,7 +17,7 @@ use crate::{
     metrics::{Health, Metrics, Part},
     position::Position,
     postgres::Address,
-    query::{self, Queries},
+    query::{self, Queries, QueryLimits},
     relay,
     ring::Ring,
     source::{
@@ -88,9 +88,13 @@ impl Loops {
 
     /// Direct queries, with the store that answers them.
     pub fn queries(&self, config: &Config) -> Queries {
-        let timeout = config.database.query_timeout;
-        let (queries, inbox) = query::channel(timeout);
+        let limits = QueryLimits {
+            timeout: config.database.query_timeout,
+            waiting: config.limits.reads_waiting,
+            requests: config.limits.requests_running,
+        };
         let (health, metrics) = self.both();
+        let (queries, inbox) = query::channel(limits, metrics.clone());
         match &config.database.url {
             DatabaseUrl::Sqlite(path) => {
                 let store = sqlite_store(config, path);

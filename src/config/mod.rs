@@ -3,6 +3,7 @@
 //! the example can never tell another story.
 
 mod error;
+mod limits;
 mod load;
 mod masked;
 mod monitor;
@@ -16,6 +17,7 @@ use std::{
 use serde::Deserialize;
 
 pub use error::{ConfigError, Origin};
+pub use limits::Limits;
 pub use load::{DEFAULT_FILE, Overrides, database, load};
 pub use masked::masked;
 pub use values::{BusUrl, DatabaseUrl, Listen, Servers};
@@ -36,6 +38,8 @@ use values::{filter, maybe_listen, maybe_path, millis, name, origins, prefix, wi
 pub struct Config {
     /// `[server]`: sockets and HTTP.
     pub server: Server,
+    /// `[limits]`: what clients may ask.
+    pub limits: Limits,
     /// `[database]`: where rows come from.
     pub database: Database,
     /// `[bus]`: where events are kept.
@@ -110,7 +114,8 @@ pub struct Server {
         deserialize_with = "millis::<0, 3_600_000, _>"
     )]
     pub shutdown_grace: Duration,
-    /// The longest message of a client, in bytes. Default 64 KiB: a query is a few hundred bytes.
+    /// The longest message of a client, and body of a request, in bytes. Default 64 KiB: a query is a
+    /// few hundred bytes.
     #[serde(deserialize_with = "within::<1_024, 262_144, _, _>")]
     pub max_message_bytes: usize,
     /// Queries of one socket that run at once. Default 2: a page and the detail beside it.

@@ -45,6 +45,20 @@ fn the_example_says_what_the_documentation_of_the_settings_says() {
     assert!(!server.compression);
     assert_eq!(server.head_timeout, Duration::from_secs(10));
     assert_eq!(server.language, Language::Zh);
+    let limits = &config.limits;
+    let rates = (limits.messages_per_second, limits.messages_burst);
+    assert_eq!(rates, (20, 40));
+    let rates = (limits.controls_per_second, limits.controls_burst);
+    assert_eq!(rates, (10, 20));
+    assert_eq!(limits.max_fragments, 64);
+    let json = crate::protocol::JsonLimits::default();
+    assert_eq!(limits.json_depth, json.depth);
+    assert_eq!(limits.json_keys, json.keys);
+    assert_eq!(limits.json_string_bytes, json.string_bytes);
+    assert_eq!(limits.token_bytes, json.token_bytes);
+    assert_eq!(limits.topics_per_socket, 128);
+    let running = (limits.requests_running, limits.writes_running);
+    assert_eq!((running, limits.reads_waiting), ((256, 256), 1024));
     let database = &config.database;
     assert_eq!(database.url.to_string(), "sqlite:rowcast.db");
     assert_eq!(database.poll_interval, Duration::from_millis(25));
@@ -148,7 +162,7 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
     assert_eq!(
         text,
         "rowcast.toml: sever: unknown key\n  did you mean \"server\"? \
-         allowed: server, database, bus, produce, auth, log, topics"
+         allowed: server, limits, database, bus, produce, auth, log, topics"
     );
     let text = refused(with_file("[server]\nLISTEN = \"x\""));
     assert!(

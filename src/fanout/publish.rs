@@ -1,35 +1,53 @@
 //! Events that applications hand to this gateway, on their way to the bus.
 
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::{
     bus::{Bus, PublishError},
     event::{Batch, Event},
     metrics::Metrics,
     position::Position,
-    protocol::ErrorCode,
+    protocol::{ErrorCode, Failure},
 };
 
-/// Events that wait to be stored; the next publisher waits for room.
-const QUEUE: usize = 256;
+/// What a refused publisher is told to wait: a commit of the bus takes milliseconds.
+const RETRY_AFTER_MS: u32 = 1000;
 
-/// Publishes applications' events. Cloning shares the loop behind it.
+/// Publishes applications' events, so many at once. Cloning shares the places.
 #[derive(Debug, Clone)]
-pub struct Publisher(mpsc::Sender<Ask>);
+pub struct Publisher {
+    sender: mpsc::Sender<Ask>,
+    places: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+/// A place among those who write, until dropped.
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+}
 
 struct Ask {
     event: Event,
     reply: oneshot::Sender<Result<Position, ErrorCode>>,
+    place: Place,
 }
 
-/// Starts publishing to `bus` until every handle is dropped.
-pub fn serve(bus: impl Bus, metrics: Metrics) -> Publisher {
-    let (sender, mut asks) = mpsc::channel::<Ask>(QUEUE);
+/// Starts publishing to `bus`, at most so many events at once, until every handle is dropped.
+pub fn serve(bus: impl Bus, most: usize, metrics: Metrics) -> Publisher {
+    // Who asks has a place, so that there is room for everybody.
+    let (sender, mut asks) = mpsc::channel::<Ask>(most);
+    let publisher = Publisher {
+        sender,
+        places: Arc::new(Semaphore::new(most)),
+        metrics: metrics.clone(),
+    };
     tokio::spawn(async move {
         while let Some(ask) = asks.recv().await {
             let (bus, metrics) = (bus.clone(), metrics.clone());
-            // Each on its own, so that one slow commit takes all that wait behind it along. The
-            // bus's queue bounds how many there are.
+            // Each on its own, so that one slow commit takes all that wait behind it along.
             tokio::spawn(async move {
                 let batch = Batch {
                     events: vec![ask.event],
@@ -47,14 +65,31 @@ pub fn serve(bus: impl Bus, metrics: Metrics) -> Publisher {
                 };
                 // The publisher may have gone; what it sent is stored all the same.
                 let _ = ask.reply.send(stored);
+                drop(ask.place);
             });
         }
     });
-    Publisher(sender)
+    publisher
 }
 
 impl Publisher {
-    /// Stores one event and returns its position, or that of its first copy.
+    /// Takes a place among all who write.
+    ///
+    /// # Errors
+    /// [`ErrorCode::TooManyRequests`] where all places are taken: nothing was stored.
+    pub fn admit(&self) -> Result<Place, Failure> {
+        let place = self.places.clone().try_acquire_owned();
+        place.map(|_permit| Place { _permit }).map_err(|_| {
+            self.metrics.limited("writes");
+            Failure {
+                retry_after_ms: Some(RETRY_AFTER_MS),
+                ..ErrorCode::TooManyRequests.into()
+            }
+        })
+    }
+
+    /// Stores one event and returns its position, or that of its first copy. The place is free again
+    /// when it is stored, whether somebody still waits for it or not.
     ///
     /// # Errors
     /// [`ErrorCode::PayloadTooLarge`]: nothing was stored. [`ErrorCode::BusUnavailable`]: the
@@ -62,9 +97,14 @@ impl Publisher {
     ///
     /// # Cancel safety
     /// Not cancel safe: after a drop the outcome is unknown.
-    pub async fn publish(&self, event: Event) -> Result<Position, ErrorCode> {
+    pub async fn publish(&self, event: Event, place: Place) -> Result<Position, ErrorCode> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.0.send(Ask { event, reply }).await;
+        let ask = Ask {
+            event,
+            reply,
+            place,
+        };
+        let sent = self.sender.send(ask).await;
         sent.map_err(|_| ErrorCode::BusUnavailable)?;
         answer.await.unwrap_or(Err(ErrorCode::BusUnavailable))
     }

@@ -10,9 +10,9 @@ use axum::{
 };
 use serde_json::{Map, Value as Json, json};
 
-use crate::protocol::{ErrorCode, Failure, Language};
+use crate::protocol::{self, ErrorCode, Failure, JsonLimits, Language};
 
-/// How long the at most 64 KiB of a body may take to come.
+/// How long a body may take to come, 64 KiB by default.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An error answer: `{"code":…,"error":…,"msg":…}`.
@@ -68,7 +68,7 @@ pub fn with_status(status: u16, body: String) -> Response {
 /// Reads a JSON body as text; an empty one is `None`.
 ///
 /// # Errors
-/// 413 over 64 KiB, 415 where the body says that it is something else, 400 if it is not UTF-8, 408 if
+/// 413 over `server.max_message_bytes`, 415 where the body says that it is something else, 400 if it is not UTF-8, 408 if
 /// it takes too long to come.
 pub async fn json_text(request: Request) -> Result<Option<String>, ErrorCode> {
     let is_json = says_json(request.headers());
@@ -92,11 +92,14 @@ pub async fn json_text(request: Request) -> Result<Option<String>, ErrorCode> {
 /// Reads an optional JSON object.
 ///
 /// # Errors
-/// As [`json_text`], and 400 where the body is no object.
-pub async fn json_object(request: Request) -> Result<Map<String, Json>, ErrorCode> {
+/// As [`json_text`], and of [`protocol::object`].
+pub async fn json_object(
+    request: Request,
+    limits: &JsonLimits,
+) -> Result<Map<String, Json>, Failure> {
     match json_text(request).await? {
         None => Ok(Map::new()),
-        Some(text) => serde_json::from_str(&text).map_err(|_| ErrorCode::BadJson),
+        Some(text) => protocol::object(&text, limits),
     }
 }
 

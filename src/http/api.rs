@@ -75,6 +75,10 @@ pub async fn query(
         Ok(select) => select,
         Err(failure) => return edge.refuse(failure).into_response(),
     };
+    let _place = match edge.gateway.queries.admit() {
+        Ok(place) => place,
+        Err(failure) => return edge.refuse(failure).into_response(),
+    };
     match edge.gateway.frame(&topic, &select).await {
         Ok(frame) => answer::ok(frame),
         Err(failure) => edge.refuse(failure).into_response(),
@@ -94,6 +98,8 @@ impl Edge {
         let text = answer::json_text(request)
             .await?
             .ok_or(ErrorCode::BadJson)?;
+        let limits = &self.gateway.config.json;
+        protocol::check_event(&text, limits).inspect_err(|failure| self.limited(failure))?;
         let event =
             Event::from_application(&text, fresh_id(), now_ms()).map_err(|err| match err {
                 BadEvent::NotAnObject => Failure::from(ErrorCode::BadJson),
@@ -103,7 +109,8 @@ impl Edge {
             return Err(ErrorCode::UnknownType.into());
         }
         let id = event.id.clone();
-        let cursor = self.publisher.publish(event).await?;
+        let place = self.publisher.admit()?;
+        let cursor = self.publisher.publish(event, place).await?;
         Ok(json!({ "code": 202, "id": id, "cursor": cursor.to_string() }).to_string())
     }
 }

@@ -72,9 +72,15 @@ async fn update(State(edge): State<Arc<Edge>>, request: Request, table: DemoTabl
     let Some(demo) = &edge.demo else {
         return edge.refuse(ErrorCode::NotFound).into_response();
     };
-    let body = match answer::json_object(request).await {
-        Ok(body) => body,
-        Err(code) => return edge.refuse(code).into_response(),
+    let body = answer::json_object(request, &edge.gateway.config.json).await;
+    // What it writes waits for its turn among everybody's.
+    let admitted = body.and_then(|body| Ok((body, edge.publisher.admit()?)));
+    let (body, _place) = match admitted {
+        Ok(admitted) => admitted,
+        Err(failure) => {
+            edge.limited(&failure);
+            return edge.refuse(failure).into_response();
+        }
     };
     match demo.writer.insert(table, body).await {
         Ok(()) => {

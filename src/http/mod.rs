@@ -44,7 +44,7 @@ use crate::{
     fanout::{Pages, Publisher},
     groups::Group,
     pipeline::Pipeline,
-    protocol::{ErrorCode, MAX_MESSAGE_BYTES},
+    protocol::{ErrorCode, Failure},
     session::Gateway,
 };
 use answer::Refused;
@@ -93,6 +93,7 @@ pub struct Edge {
 /// The routes behind the door.
 fn router(edge: Arc<Edge>) -> Router {
     let cors = cors(&edge.origins);
+    let body_bytes = edge.gateway.config.max_message_bytes;
     Router::new()
         .route("/", get(console::page))
         .route("/console/{file}", get(console::file))
@@ -115,7 +116,7 @@ fn router(edge: Arc<Edge>) -> Router {
             edge.refuse(ErrorCode::MethodNotAllowed)
         })
         .layer(from_fn_with_state(edge.clone(), same_origin_writes))
-        .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
+        .layer(DefaultBodyLimit::max(body_bytes))
         .layer(cors)
         .layer(set(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(set(header::REFERRER_POLICY, "no-referrer"))
@@ -170,8 +171,15 @@ async fn same_origin_writes(
 }
 
 impl Edge {
+    /// Counts a body that is beyond a limit.
+    fn limited(&self, failure: &Failure) {
+        if failure.code.is_limit() {
+            self.gateway.metrics.limited("json");
+        }
+    }
+
     /// An error answer of that kind.
-    fn refuse(&self, failure: impl Into<crate::protocol::Failure>) -> Refused {
+    fn refuse(&self, failure: impl Into<Failure>) -> Refused {
         let failure = failure.into();
         self.gateway.metrics.error(failure.code.slug());
         Refused {

@@ -209,6 +209,10 @@ impl Edge {
     }
 
     fn types(&self, list: &str) -> Result<HashSet<Arc<str>>, Failure> {
+        if list.split(',').count() > self.gateway.config.max_topics {
+            self.gateway.metrics.limited("topics");
+            return Err(Failure::param("types: too many for one socket"));
+        }
         let names = list.split(',').map(|name| {
             let wrong = Failure::param("types: names of topics, with commas between");
             let name = Some(name).filter(|name| is_topic_name(name)).ok_or(wrong)?;

@@ -3,13 +3,16 @@
 use serde_json::{Value as Json, json};
 
 use super::{
-    Condition, Failure, Params, Test,
-    params::{MAX_PATTERN, scalar},
+    Condition, ErrorCode, Failure, Params, Test,
+    params::{MAX_CONDITIONS, MAX_IN_LIST, MAX_ORDER, MAX_PATTERN, scalar},
 };
 use crate::{
     row::{self, Value},
     topic::Order,
 };
+
+/// The parts of a token that a client has chosen: topic, size, order and filter.
+const CHOSEN: usize = 4;
 
 /// A place in a sorted list, as `page.next` carries it: opaque to clients.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,11 +40,17 @@ impl After {
         row::hex(text.as_bytes())[2..].to_owned()
     }
 
-    /// Reads a token. Its values are only ever bound, and its columns checked, by the Store.
+    /// Reads a token, which a client may have made up itself: what holds for a request's parameters
+    /// holds for its own. Its values are only ever bound, and its columns checked, by the Store.
     pub(super) fn read(token: &str) -> Result<Self, Failure> {
         let wrong = || Failure::param("params.after: a page.next of this topic");
         let bytes = row::unhex(&format!("\\x{token}")).ok_or_else(wrong)?;
         let parts: Json = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
+        // What a row holds it may hold; what a client has chosen not.
+        let chosen = parts.as_array().map_or(&[][..], Vec::as_slice);
+        if chosen.iter().take(CHOSEN).any(holds_nul) {
+            return Err(ErrorCode::NulNotAllowed.into());
+        }
         read_token(&parts).ok_or_else(wrong)
     }
 
@@ -60,10 +69,26 @@ impl After {
     }
 }
 
+fn holds_nul(json: &Json) -> bool {
+    match json {
+        Json::String(text) => text.contains('\0'),
+        Json::Array(list) => list.iter().any(holds_nul),
+        Json::Object(members) => members
+            .iter()
+            .any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        _ => false,
+    }
+}
+
 fn read_token(parts: &Json) -> Option<After> {
     let [topic, size, order, filter, last] = parts.as_array()?.as_slice() else {
         return None;
     };
+    let at_most = |list: &'_ Json, most: usize| list.as_array().is_some_and(|l| l.len() <= most);
+    // The key was appended to the order.
+    if !at_most(order, 2 * MAX_ORDER) || !at_most(filter, MAX_CONDITIONS) {
+        return None;
+    }
     let order = order.as_array()?.iter().map(|by| {
         Some(Order {
             column: by.get(0)?.as_str()?.to_owned(),
@@ -123,7 +148,8 @@ fn read_condition(parts: &Json) -> Option<Condition> {
         }
         "in" => Test::In(
             value
-                .as_array()?
+                .as_array()
+                .filter(|list| list.len() <= MAX_IN_LIST)?
                 .iter()
                 .map(read_exact)
                 .collect::<Option<_>>()?,

@@ -20,6 +20,14 @@ pub enum Language {
 pub enum ErrorCode {
     /// Not a JSON object. Mend the client; the eleventh in a minute closes the socket.
     BadJson,
+    /// A name stands twice in one object, so that nobody knows which is meant. Mend the client.
+    DuplicateKey,
+    /// Objects and arrays too deep inside one another. Mend the client.
+    TooDeep,
+    /// An integer beyond ±(2^53 − 1), which JSON does not carry exactly. Send its text.
+    NumberRange,
+    /// U+0000 in a text, which no database stores. Leave it out.
+    NulNotAllowed,
     /// A parameter is wrong. Mend the client.
     BadParam,
     /// An origin or a permission is missing.
@@ -32,13 +40,13 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The request did not come to its end in time. Send it again.
     RequestTimeout,
-    /// The body is over 64 KiB.
+    /// The body, one of a message's texts, or the number of its members is over a limit. Send less.
     PayloadTooLarge,
     /// The body must be `application/json`.
     UnsupportedMediaType,
     /// This path is a WebSocket. Ask for an upgrade, with version 13.
     UpgradeRequired,
-    /// Too many queries at once. Ask again after `retry_after_ms`.
+    /// Too many requests at once, or in a second. Ask again after `retry_after_ms`.
     TooManyRequests,
     /// A fault of ours. Report it.
     Internal,
@@ -85,6 +93,12 @@ pub enum CloseReason {
     NotUtf8,
     /// The message is over 64 KiB.
     TooBig,
+    /// The message comes in too many fragments.
+    TooManyFragments,
+    /// The client sends pings and pongs all the time.
+    TooManyControls,
+    /// The client sends messages at ten times the rate at which it is answered.
+    TooManyMessages,
     /// The client did not read for too long; its cursor stays valid.
     TooSlow,
     /// More than ten malformed frames in a minute.
@@ -103,7 +117,12 @@ impl ErrorCode {
     /// The number that goes with it, an HTTP status.
     pub fn status(self) -> u16 {
         match self {
-            Self::BadJson | Self::BadParam => 400,
+            Self::BadJson
+            | Self::DuplicateKey
+            | Self::TooDeep
+            | Self::NumberRange
+            | Self::NulNotAllowed
+            | Self::BadParam => 400,
             Self::Forbidden => 403,
             Self::UnknownType | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -118,10 +137,34 @@ impl ErrorCode {
         }
     }
 
+    /// Whether a client that sends this does not speak the protocol: too many of them close its socket.
+    pub fn is_malformed(self) -> bool {
+        matches!(
+            self,
+            Self::BadJson | Self::DuplicateKey | Self::TooDeep | Self::PayloadTooLarge
+        )
+    }
+
+    /// Whether the request is beyond a limit, or what can be stored.
+    pub fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Self::DuplicateKey
+                | Self::TooDeep
+                | Self::PayloadTooLarge
+                | Self::NumberRange
+                | Self::NulNotAllowed
+        )
+    }
+
     /// The stable name that programs tell errors apart by.
     pub fn slug(self) -> &'static str {
         match self {
             Self::BadJson => "bad_json",
+            Self::DuplicateKey => "duplicate_key",
+            Self::TooDeep => "too_deep",
+            Self::NumberRange => "number_range",
+            Self::NulNotAllowed => "nul_not_allowed",
             Self::BadParam => "bad_param",
             Self::Forbidden => "forbidden",
             Self::UnknownType => "unknown_type",
@@ -145,13 +188,23 @@ impl ErrorCode {
     pub fn message(self, language: Language) -> &'static str {
         let (zh, en) = match self {
             Self::BadJson => ("传递的数据有问题", "the message is not a JSON object"),
+            Self::DuplicateKey => ("同一个键出现了两次", "a name stands twice in one object"),
+            Self::TooDeep => (
+                "数据嵌套过深",
+                "objects and arrays are too deep in one another",
+            ),
+            Self::NumberRange => (
+                "整数超出范围,请改用字符串",
+                "an integer is beyond 2^53 - 1, send it as a string",
+            ),
+            Self::NulNotAllowed => ("文本中不能有 U+0000", "a text holds U+0000"),
             Self::BadParam => ("参数有误", "a parameter is wrong"),
             Self::Forbidden => ("没有权限", "not allowed"),
             Self::UnknownType => ("未知的数据类型", "no topic has this type"),
             Self::NotFound => ("没有这个地址", "there is nothing at this path"),
             Self::MethodNotAllowed => ("请求方法不对", "this path takes another method"),
             Self::RequestTimeout => ("请求超时", "the request took too long to come"),
-            Self::PayloadTooLarge => ("内容过大,最多 64 KiB", "the body is over 64 KiB"),
+            Self::PayloadTooLarge => ("内容过大", "it is too large"),
             Self::UnsupportedMediaType => (
                 "请求体必须是 application/json",
                 "the body must be application/json",
@@ -159,7 +212,7 @@ impl ErrorCode {
             Self::UpgradeRequired => ("这个地址是 WebSocket", "this path is a WebSocket"),
             Self::TooManyRequests => (
                 "请求过于频繁,请稍后再试",
-                "too many queries, ask again later",
+                "too many requests, ask again later",
             ),
             Self::Internal => ("服务器内部错误", "an internal error"),
             Self::DbUnavailable => ("数据库暂时不可用", "the database cannot be read now"),
@@ -225,6 +278,7 @@ impl CloseReason {
             Self::ProtocolError => 1002,
             Self::Binary => 1003,
             Self::NotUtf8 => 1007,
+            Self::TooManyFragments | Self::TooManyControls => 1008,
             Self::TooBig => 1009,
             Self::Restart => 1012,
             Self::Overloaded => 1013,
@@ -233,6 +287,7 @@ impl CloseReason {
             Self::Unauthorized => 4401,
             Self::Forbidden => 4403,
             Self::NoPong => 4408,
+            Self::TooManyMessages => 4429,
         }
     }
 
@@ -244,6 +299,9 @@ impl CloseReason {
             Self::Binary => "send text, not bytes",
             Self::NotUtf8 => "the text is not UTF-8",
             Self::TooBig => "the message is too long",
+            Self::TooManyFragments => "the message comes in too many fragments",
+            Self::TooManyControls => "too many pings and pongs",
+            Self::TooManyMessages => "too many messages: reconnect later with your cursor",
             Self::Restart => "restarting: reconnect with your cursor",
             Self::Overloaded => "no room: reconnect later",
             Self::TooSlow => "too slow: reconnect with your cursor",
@@ -258,7 +316,7 @@ impl CloseReason {
     pub fn may_reconnect(self) -> bool {
         matches!(
             self,
-            Self::Restart | Self::Overloaded | Self::TooSlow | Self::NoPong
+            Self::Restart | Self::Overloaded | Self::TooSlow | Self::NoPong | Self::TooManyMessages
         )
     }
 }

@@ -5,6 +5,7 @@ mod after;
 mod catalogue;
 mod encoded;
 mod frame;
+mod json;
 mod params;
 mod request;
 mod turned;
@@ -17,6 +18,7 @@ pub use frame::{
     Page, ResetReason, caught_up, drain, error, event, ok, page_push, pong, reply, reset, tick,
     welcome,
 };
+pub use json::{JsonLimits, check_event, object};
 pub use params::{Condition, Key, MAX_IN_LIST, Params, Select, Test};
 pub use request::{Hello, Interest, Mode, Request, Rid};
 pub use turned::{data_of, turned};

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{After, Failure};
+use super::{After, ErrorCode, Failure, json::MAX_EXACT};
 use crate::{row::Value, topic::Order};
 
 /// The most values in one IN list of a filter.
@@ -16,10 +16,10 @@ pub const MAX_IN_LIST: usize = 256;
 pub(super) const MAX_PATTERN: usize = 256;
 
 /// The most conditions of one filter.
-const MAX_CONDITIONS: usize = 64;
+pub(super) const MAX_CONDITIONS: usize = 64;
 
 /// The most columns of one order.
-const MAX_ORDER: usize = 16;
+pub(super) const MAX_ORDER: usize = 16;
 
 /// What a direct query selects.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,26 +115,36 @@ impl Select {
     /// Reads a request's `id`: a number or string, or an object for a composite key.
     ///
     /// # Errors
-    /// [`super::ErrorCode::BadParam`] for anything else.
+    /// [`super::ErrorCode::BadParam`] for anything else, and [`super::ErrorCode::NumberRange`] for a
+    /// number that is none of a key's any more.
     pub fn read_id(id: &Json) -> Result<Self, Failure> {
-        let wrong = || Failure::param("id: a number or string, or an object of the key columns");
         let key = match id {
             Json::Object(members) if !members.is_empty() => Key::Named(
                 members
                     .iter()
-                    .map(|(name, value)| Ok((name.clone(), key_value(value).ok_or_else(wrong)?)))
+                    .map(|(name, value)| Ok((name.clone(), key_value(value)?)))
                     .collect::<Result<_, Failure>>()?,
             ),
-            other => Key::One(key_value(other).ok_or_else(wrong)?),
+            other => Key::One(key_value(other)?),
         };
         Ok(Self::Id(key))
     }
 }
 
-fn key_value(value: &Json) -> Option<Value> {
-    match value {
+fn key_value(value: &Json) -> Result<Value, Failure> {
+    let key = match value {
         Json::Number(_) | Json::String(_) => scalar(value),
         _ => None,
+    };
+    match key {
+        // An integer so large was rounded before it came here, and would find another row.
+        Some(Value::Real(real)) if real.abs() > MAX_EXACT as f64 => {
+            Err(ErrorCode::NumberRange.into())
+        }
+        Some(key) => Ok(key),
+        None => Err(Failure::param(
+            "id: a number or string, or an object of the key columns",
+        )),
     }
 }
 
@@ -205,7 +215,10 @@ pub(super) fn read_filter(filter: Option<&Json>) -> Result<Vec<Condition>, Failu
             });
         }
     }
-    Ok(conditions)
+    match conditions.len() <= MAX_CONDITIONS {
+        true => Ok(conditions),
+        false => Err(Failure::param("params.filter: at most 64 conditions")),
+    }
 }
 
 fn tests(wanted: &Json) -> Result<Vec<Test>, Failure> {

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{Condition, ErrorCode, Failure, Params, Select, params::read_filter};
+use super::{
+    Condition, ErrorCode, Failure, JsonLimits, Params, Select, json::read, params::read_filter,
+};
 use crate::{position::Position, topic::is_topic_name};
 
 /// A request's own id, echoed in its answer: a string of at most 64 characters or an integer.
@@ -101,12 +103,43 @@ impl Request {
     /// Reads one text frame.
     ///
     /// # Errors
-    /// The [`Failure`] to answer with. Only [`ErrorCode::BadJson`] counts as malformed.
-    pub fn parse(text: &str) -> Result<Self, Failure> {
-        let frame: Map<String, Json> =
-            serde_json::from_str(text).map_err(|_| ErrorCode::BadJson)?;
-        let rid = Rid::read(&frame)?;
-        Self::read(&frame, rid.clone()).map_err(|failure| failure.to(rid))
+    /// The [`Failure`] to answer with. [`ErrorCode::is_malformed`] says which count as malformed.
+    pub fn parse(text: &str, limits: &JsonLimits) -> Result<Self, Failure> {
+        let read = read(text, limits)?;
+        let rid = Rid::read(&read.members);
+        if let Some(broken) = read.broken {
+            return Err(broken.to(rid.ok().flatten()));
+        }
+        Self::of(&read.members, limits)
+    }
+
+    /// Reads a frame that is an object already.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn of(frame: &Map<String, Json>, limits: &JsonLimits) -> Result<Self, Failure> {
+        let rid = Rid::read(frame)?;
+        let token = frame.get("token").and_then(Json::as_str);
+        if token.is_some_and(|token| token.len() > limits.token_bytes) {
+            let failure = Failure {
+                detail: Some("token: it is too long"),
+                ..ErrorCode::PayloadTooLarge.into()
+            };
+            return Err(failure.to(rid));
+        }
+        Self::read(frame, rid.clone()).map_err(|failure| failure.to(rid))
+    }
+
+    /// The request's id.
+    pub fn rid(&self) -> Option<&Rid> {
+        match self {
+            Self::Hello(hello) => hello.rid.as_ref(),
+            Self::Query { rid, .. }
+            | Self::Subscribe(rid, _)
+            | Self::Unsubscribe(rid, _)
+            | Self::Auth(rid)
+            | Self::Ping(rid) => rid.as_ref(),
+        }
     }
 
     fn read(frame: &Map<String, Json>, rid: Option<Rid>) -> Result<Self, Failure> {
@@ -238,14 +271,18 @@ impl Mode {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Request, Failure> {
+        Request::parse(text, &JsonLimits::default())
+    }
+
     fn fails(text: &str) -> (ErrorCode, Option<Rid>) {
-        let failure = Request::parse(text).unwrap_err();
+        let failure = parse(text).unwrap_err();
         (failure.code, failure.rid)
     }
 
     #[test]
     fn the_bare_query_is_the_tutorials() {
-        let request = Request::parse(r#"{"type":"all_patient_page_data","unknown":1}"#).unwrap();
+        let request = parse(r#"{"type":"all_patient_page_data","unknown":1}"#).unwrap();
         let expected = Request::Query {
             topic: "all_patient_page_data".into(),
             rid: None,
@@ -291,17 +328,50 @@ mod tests {
     #[test]
     fn a_subscription_names_topics_with_or_without_a_filter() {
         let text = r#"{"type":"sys:subscribe","types":{"a":{"filter":{"b":[1,null]}},"c":{}}}"#;
-        let Ok(Request::Subscribe(None, interests)) = Request::parse(text) else {
+        let Ok(Request::Subscribe(None, interests)) = parse(text) else {
             panic!("a subscription")
         };
         assert_eq!(interests[0].topic, "a");
         assert_eq!(interests[0].filter.len(), 1);
         assert!(interests[1].topic == "c" && interests[1].filter.is_empty());
         let text = r#"{"type":"sys:hello","types":["a"],"mode":"latest"}"#;
-        let Ok(Request::Hello(hello)) = Request::parse(text) else {
+        let Ok(Request::Hello(hello)) = parse(text) else {
             panic!("a hello")
         };
         assert_eq!(hello.mode, Some(Mode::Latest));
         assert!(hello.types.unwrap()[0].filter.is_empty());
+    }
+
+    #[test]
+    fn a_token_has_a_length_and_an_integer_is_exact() {
+        let hello = |bytes| {
+            format!(
+                r#"{{"type":"sys:hello","rid":1,"token":"{}"}}"#,
+                "t".repeat(bytes)
+            )
+        };
+        assert!(parse(&hello(4096)).is_ok());
+        let long = (ErrorCode::PayloadTooLarge, Some(Rid::Number(1)));
+        assert_eq!(fails(&hello(4097)), long);
+        let number = |id: &str| format!(r#"{{"type":"a","rid":1,"id":{id}}}"#);
+        for id in [
+            "9007199254740991",
+            "-9007199254740991",
+            "\"9223372036854775807\"",
+            "1.5",
+        ] {
+            assert!(parse(&number(id)).is_ok(), "{id}");
+        }
+        let beyond = (ErrorCode::NumberRange, Some(Rid::Number(1)));
+        for id in [
+            "9007199254740992",
+            "-9007199254740992",
+            "9223372036854775808",
+            "1e20",
+        ] {
+            assert_eq!(fails(&number(id)), beyond, "{id}");
+        }
+        // It goes back as it came.
+        assert!(parse(r#"{"type":"a","rid":9007199254740992}"#).is_ok());
     }
 }

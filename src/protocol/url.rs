@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Failure, Select};
+use super::{ErrorCode, Failure, Select};
 
 /// Reads the parameters of `GET /api/query/{type}` as a request's `id` and `params`.
 ///
@@ -11,10 +11,13 @@ use super::{Failure, Select};
 /// are text. A repeated `filter[col]` makes an IN list.
 ///
 /// # Errors
-/// [`super::ErrorCode::BadParam`] with the parameter's name.
+/// [`super::ErrorCode::BadParam`] with the parameter's name, and [`ErrorCode::NulNotAllowed`].
 pub fn query_string(query: &str) -> Result<Select, Failure> {
     let (mut params, mut key, mut id) = (Map::new(), Map::new(), None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if name.contains('\0') || value.contains('\0') {
+            return Err(ErrorCode::NulNotAllowed.into());
+        }
         let text = || Json::String(value.to_string());
         match split_name(&name) {
             ("id", None, None) => id = Some(text()),

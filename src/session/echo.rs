@@ -15,7 +15,7 @@ const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The tutorial's echo: every text is answered with the local time; the text `close` closes.
 pub async fn echo(socket: Socket, gateway: &Gateway) {
-    let mut wire = Wire::new(socket, gateway.config.write_timeout);
+    let mut wire = Wire::new(socket, &gateway.config);
     let idle = gateway.config.ping_interval + gateway.config.pong_timeout;
     let mut asked = false;
     let end = loop {
@@ -38,9 +38,6 @@ pub async fn echo(socket: Socket, gateway: &Gateway) {
             Ok(Some(Data::Text(text))) if text == ECHO_CLOSE => {
                 Err(End::Close(CloseReason::Normal))
             }
-            Ok(Some(Data::Text(text))) if text.len() > gateway.config.max_message_bytes => {
-                Err(End::Close(CloseReason::TooBig))
-            }
             Ok(Some(Data::Text(_))) => {
                 let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S");
                 wire.send(format!("{ECHO_PREFIX}{now}")).await
@@ -54,7 +51,7 @@ pub async fn echo(socket: Socket, gateway: &Gateway) {
         }
     };
     if let End::Close(reason) = end {
-        gateway.metrics.close(reason.code(), reason.text());
+        gateway.closes(reason);
         wire.close(reason).await;
     }
 }

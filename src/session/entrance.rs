@@ -35,7 +35,7 @@ pub fn join(socket: Socket, gateway: Arc<Gateway>, opening: Opening) -> Result<L
     let Some(membership) = gateway.group.join() else {
         return Err(socket);
     };
-    let wire = Wire::new(socket, gateway.config.write_timeout);
+    let wire = Wire::new(socket, &gateway.config);
     Ok(Live {
         session: Session::new(gateway, wire, opening),
         _membership: membership,
@@ -75,7 +75,7 @@ pub fn stream(
 
 /// Closes a socket that may not be served at all. A browser cannot read a refused handshake.
 pub async fn refuse(socket: Socket, gateway: &Gateway, reason: CloseReason) {
-    gateway.metrics.close(reason.code(), reason.text());
-    let mut wire = Wire::new(socket, gateway.config.write_timeout);
+    gateway.closes(reason);
+    let mut wire = Wire::new(socket, &gateway.config);
     wire.close(reason).await;
 }

@@ -19,6 +19,9 @@ use crate::{
 /// Filters that are kept in mind before those are forgotten that no socket has any more.
 const MIN_KNOWN: usize = 64;
 
+/// What is wrong where a socket chooses more topics than it may.
+pub const TOO_MANY_TOPICS: &str = "types: too many for one socket";
+
 /// A filter as compiled for one description of its topic's table.
 #[derive(Debug)]
 pub struct Filter {
@@ -197,6 +200,21 @@ impl Interests {
         choice.filters.retain(|name, _| only.contains(name));
     }
 
+    /// Whether with these, too, no more than `most` topics are chosen, and have filters.
+    fn admits(&self, more: &[Interest], most: usize) -> bool {
+        if more.len() > most {
+            return false;
+        }
+        let Some(choice) = &self.0 else {
+            return true;
+        };
+        let is_other = |topic: &&Arc<str>| more.iter().all(|interest| *interest.topic != ***topic);
+        let chosen = choice.only.iter().flatten().filter(is_other).count();
+        let filtered = choice.filters.keys().filter(is_other).count();
+        let more_filtered = more.iter().filter(|interest| !interest.filter.is_empty());
+        chosen + more.len() <= most && filtered + more_filtered.count() <= most
+    }
+
     /// Whether events of a topic are taken.
     pub fn takes(&self, topic: &str) -> bool {
         let only = self.0.as_ref().and_then(|choice| choice.only.as_ref());
@@ -267,11 +285,19 @@ impl Interests {
 }
 
 impl super::Gateway {
-    /// The topics that a client names, with their filters compiled.
+    /// The topics that a client names beside those that it has, with their filters compiled.
     ///
     /// # Errors
     /// The [`Failure`] to answer with.
-    pub(super) async fn named(&self, interests: Vec<Interest>) -> Result<Named, Failure> {
+    pub(super) async fn named(
+        &self,
+        interests: Vec<Interest>,
+        beside: &Interests,
+    ) -> Result<Named, Failure> {
+        if !beside.admits(&interests, self.config.max_topics) {
+            self.metrics.limited("topics");
+            return Err(Failure::param(TOO_MANY_TOPICS));
+        }
         let mut named = Vec::with_capacity(interests.len());
         for interest in interests {
             let topic = self.topics.get(&interest.topic);

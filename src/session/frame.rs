@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl Gateway {
-    /// One reply frame for an asker without a socket, with its place in the stream as the cursor.
+    /// One reply frame for an asker without a socket, with its place in the stream as the cursor. The
+    /// asker has a place among those ([`crate::query::Queries::admit`]).
     ///
     /// # Errors
     /// What the asker is to be told.

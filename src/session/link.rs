@@ -2,7 +2,9 @@
 //! written in as few system calls as the kernel allows. While nothing is on its way in or out it
 //! holds no buffer.
 
-use std::{collections::VecDeque, future::poll_fn, io, pin::Pin, sync::Arc, task::Context};
+use std::{
+    collections::VecDeque, future::poll_fn, io, pin::Pin, sync::Arc, task::Context, time::Duration,
+};
 
 use bytes::{Buf, Bytes};
 use tokio::{
@@ -19,6 +21,11 @@ use crate::callers::Permit;
 
 /// Bytes that are read at once, into a buffer that lives no longer than that.
 const READ_BYTES: usize = 8 * 1024;
+
+/// Bytes of a socket that was closed already that are thrown away at once, and the pause after them: who
+/// goes on sending as fast as it can must not have a core for it.
+const DRAIN_BYTES: usize = 64 * 1024;
+const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// Pieces that are handed to the kernel at once; it takes 1,024 at the most.
 pub const PIECES: usize = 128;
@@ -130,7 +137,14 @@ impl Link {
     /// is dropped with unread bytes is reset, and what was sent last might be lost.
     pub async fn drain(&mut self) {
         self.rest = Bytes::new();
-        while read(&mut self.stream, |_| ()).await.is_some() {}
+        let mut drained = 0;
+        while let Some(count) = read(&mut self.stream, <[u8]>::len).await {
+            drained += count;
+            if drained >= DRAIN_BYTES {
+                drained = 0;
+                tokio::time::sleep(DRAIN_PAUSE).await;
+            }
+        }
     }
 
     /// Queues a whole frame, or the rest of one, never nothing. The caller bounds what is queued, by

@@ -14,6 +14,7 @@ mod lane;
 mod latest;
 mod link;
 mod place;
+mod rate;
 mod reads;
 mod requests;
 mod resume;
@@ -38,6 +39,8 @@ pub use filters::Filters;
 use filters::Interests;
 pub use lane::Lanes;
 use lane::Seated;
+use rate::Bucket;
+pub use rate::Rate;
 use reads::Reads;
 use seen::Seen;
 pub use socket::{Duplex, Socket};
@@ -48,7 +51,7 @@ use crate::{
     groups::Group,
     metrics::{Behind, Health, Metrics, Part},
     position::Position,
-    protocol::{self, CloseReason, Failure, Language, Mode, Rid, Select},
+    protocol::{self, CloseReason, Failure, JsonLimits, Language, Mode, Rid, Select},
     query::{Queries, SETTLE},
     ring::{Place, Ring},
     store::Snapshot,
@@ -78,6 +81,16 @@ pub struct SessionConfig {
     pub drain: Duration,
     /// The most bytes of a message.
     pub max_message_bytes: usize,
+    /// The most frames in which a message may come.
+    pub max_fragments: usize,
+    /// Messages of one socket that are answered; one that sends ten times as many is closed.
+    pub messages: Rate,
+    /// Pings and pongs of one socket.
+    pub controls: Rate,
+    /// How much JSON a request may be.
+    pub json: JsonLimits,
+    /// Topics that one socket may choose, and filters that it may set.
+    pub max_topics: usize,
     /// Direct queries of one socket that run at once.
     pub queries_running: usize,
     /// Direct queries of one socket that wait.
@@ -213,6 +226,8 @@ struct Session {
     held: Vec<Held>,
     seen: Seen,
     strikes: VecDeque<Instant>,
+    /// Messages that are still answered.
+    messages: Bucket,
     clocks: Clocks,
 }
 
@@ -255,6 +270,7 @@ impl Session {
             held: Vec::new(),
             seen: Seen::default(),
             strikes: VecDeque::new(),
+            messages: Bucket::default(),
             clocks,
             gateway,
         };
@@ -275,7 +291,7 @@ impl Session {
         let gateway = self.gateway.clone();
         gateway.metrics.sessions.inc();
         if let End::Close(reason) = self.serve().await {
-            gateway.metrics.close(reason.code(), reason.text());
+            gateway.closes(reason);
             Box::pin(self.wire.close(reason)).await;
         }
         gateway.metrics.sessions.dec();
@@ -372,6 +388,22 @@ impl Session {
         match sent {
             Ok(()) => End::Close(CloseReason::Restart),
             Err(end) => end,
+        }
+    }
+}
+
+impl Gateway {
+    /// Counts a socket that is closed, and the limit that it has come to.
+    fn closes(&self, reason: CloseReason) {
+        self.metrics.close(reason.code(), reason.text());
+        match reason {
+            CloseReason::TooBig => self.metrics.limited("message_bytes"),
+            CloseReason::TooManyFragments => self.metrics.limited("fragments"),
+            CloseReason::TooManyControls => self.metrics.limited("controls"),
+            CloseReason::TooManyMessages => self.metrics.limited("flood"),
+            CloseReason::Malformed => self.metrics.limited("malformed"),
+            CloseReason::Overloaded => self.metrics.limited("sockets"),
+            _ => {}
         }
     }
 }

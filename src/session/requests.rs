@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Ask, End, Session, filters::Interests};
+use super::{
+    Ask, End, Session,
+    filters::{Interests, TOO_MANY_TOPICS},
+};
 use crate::{
     protocol::{self, CloseReason, ErrorCode, Failure, Hello, Interest, Request, Rid, Select},
     query::RETRY_AFTER_MS,
@@ -18,10 +21,12 @@ const STRIKE_WINDOW: Duration = Duration::from_secs(60);
 
 impl Session {
     pub(super) async fn request(&mut self, text: &str) -> Result<(), End> {
-        if text.len() > self.gateway.config.max_message_bytes {
-            return Err(End::Close(CloseReason::TooBig));
+        let config = &self.gateway.config;
+        let request = Request::parse(text, &config.json);
+        if let Err(wait) = self.messages.take(config.messages, Instant::now()) {
+            return self.too_often(request, wait).await;
         }
-        match Request::parse(text) {
+        match request {
             Ok(Request::Query { topic, rid, select }) => self.query(&topic, rid, select).await,
             Ok(Request::Hello(hello)) => self.hello(hello).await,
             Ok(Request::Subscribe(rid, types)) => self.subscribe(rid, types).await,
@@ -33,13 +38,36 @@ impl Session {
                     .await
             }
             Ok(Request::Ping(rid)) => self.wire.send(protocol::pong(rid.as_ref())).await,
-            Err(failure) => {
-                if failure.code == ErrorCode::BadJson {
-                    self.strike()?;
-                }
-                self.fail(failure).await
-            }
+            Err(failure) => self.misread(failure).await,
         }
+    }
+
+    /// Answers what came before its time; it is told when it may come.
+    async fn too_often(
+        &mut self,
+        request: Result<Request, Failure>,
+        wait: Duration,
+    ) -> Result<(), End> {
+        let rid = match request {
+            Err(failure) if failure.code.is_malformed() => return self.misread(failure).await,
+            Err(failure) => failure.rid,
+            Ok(request) => request.rid().cloned(),
+        };
+        self.gateway.metrics.limited("messages");
+        // A wait that is rounded down would be one too short.
+        let wait = u32::try_from(wait.as_millis() + 1).unwrap_or(u32::MAX);
+        self.fail(later(wait).to(rid)).await
+    }
+
+    /// Answers what is no request.
+    async fn misread(&mut self, failure: Failure) -> Result<(), End> {
+        if failure.code.is_malformed() {
+            self.strike()?;
+        }
+        if failure.code.is_limit() {
+            self.gateway.metrics.limited("json");
+        }
+        self.fail(failure).await
     }
 
     /// Answers a request with an error.
@@ -91,11 +119,8 @@ impl Session {
         // Fresh pages after a replay are not the client's.
         let queued = self.queued.iter().filter(|ask| !ask.fresh_page).count();
         if queued >= config.queries_queued + free {
-            let failure = Failure {
-                retry_after_ms: Some(RETRY_AFTER_MS),
-                ..ErrorCode::TooManyRequests.into()
-            };
-            return self.fail(failure.to(rid)).await;
+            self.gateway.metrics.limited("queries");
+            return self.fail(later(RETRY_AFTER_MS).to(rid)).await;
         }
         self.queued.push_back(Ask::new(topic, rid, select));
         Ok(())
@@ -113,7 +138,7 @@ impl Session {
             return self.fail(failure.to(hello.rid)).await;
         }
         if let Some(types) = hello.types {
-            match self.gateway.named(types).await {
+            match self.gateway.named(types, &Interests::default()).await {
                 Ok(named) => self.interests = Interests::exactly(named),
                 Err(failure) => return self.fail(failure.to(hello.rid)).await,
             }
@@ -149,7 +174,7 @@ impl Session {
 
     async fn subscribe(&mut self, rid: Option<Rid>, types: Vec<Interest>) -> Result<(), End> {
         // The cursor stands still meanwhile: what follows it is judged by the new set.
-        match self.gateway.named(types).await {
+        match self.gateway.named(types, &self.interests).await {
             Ok(named) => self.interests.add(named),
             Err(failure) => return self.fail(failure.to(rid)).await,
         }
@@ -159,10 +184,22 @@ impl Session {
     }
 
     async fn unsubscribe(&mut self, rid: Option<Rid>, types: &[String]) -> Result<(), End> {
+        if types.len() > self.gateway.config.max_topics {
+            self.gateway.metrics.limited("topics");
+            return self.fail(Failure::param(TOO_MANY_TOPICS).to(rid)).await;
+        }
         self.interests.remove(types, &self.gateway.topics);
         self.wire
             .send(protocol::ok(rid.as_ref(), &self.cursor))
             .await
+    }
+}
+
+/// A refusal that says when to ask again.
+fn later(retry_after_ms: u32) -> Failure {
+    Failure {
+        retry_after_ms: Some(retry_after_ms),
+        ..ErrorCode::TooManyRequests.into()
     }
 }
 

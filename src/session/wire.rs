@@ -4,14 +4,15 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    End,
+    End, SessionConfig,
     deflate::{Agreed, framed},
     events::Events,
     inbound::{Limits, Message, Violation},
     link::{Link, Received},
+    rate::{Bucket, Rate},
     socket::Socket,
 };
 use crate::{
@@ -19,15 +20,11 @@ use crate::{
     protocol::{CloseReason, Encoded, MAX_HEADER_BYTES, put_header},
 };
 
-/// The most bytes of a message that are read in order to close properly: a client that is told
-/// 1009 while it still sends might see a reset connection instead.
-const MAX_READ_BYTES: usize = 256 * 1024;
-
-/// The most frames of a message.
-const MAX_FRAGMENTS: usize = 1024;
-
 /// Bytes of frames that are read from the ring, and queued, before they are written.
 pub(super) const WRITE_BYTES: usize = 64 * 1024;
+
+/// How much more than the rate at which it is answered a client may send before it is closed.
+const CLOSE_FACTOR: u32 = 10;
 
 /// How long a closed socket may take to close its own side.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,10 +35,20 @@ const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
-/// A connection, and how long it may take nothing.
+/// A connection, how long it may take nothing, and how often its client may say something.
 pub struct Wire {
     line: Line,
     write_timeout: Duration,
+    rates: Rates,
+}
+
+/// What a client may say, and what is left of it. A response has none.
+#[derive(Default)]
+struct Rates {
+    /// Messages before the socket is closed: more than are answered.
+    messages: Option<(Rate, Bucket)>,
+    /// Pings and pongs.
+    controls: Option<(Rate, Bucket)>,
 }
 
 enum Line {
@@ -77,19 +84,27 @@ pub enum Data {
 
 impl Wire {
     /// Takes a socket over.
-    pub fn new(socket: Socket, write_timeout: Duration) -> Self {
+    pub fn new(socket: Socket, config: &SessionConfig) -> Self {
         let limits = Limits {
-            message_bytes: MAX_READ_BYTES,
-            fragments: MAX_FRAGMENTS,
+            message_bytes: config.max_message_bytes,
+            fragments: config.max_fragments,
         };
-        Self::within(socket, limits, write_timeout)
+        let bucket = |rate| Some((rate, Bucket::default()));
+        Self {
+            rates: Rates {
+                messages: bucket(config.messages.times(CLOSE_FACTOR)),
+                controls: bucket(config.controls),
+            },
+            ..Self::within(socket, limits, config.write_timeout)
+        }
     }
 
-    /// The same with other limits.
+    /// The same with limits of its own, however often its client says something.
     pub fn within(socket: Socket, limits: Limits, write_timeout: Duration) -> Self {
         Self {
             line: Line::Socket(Link::new(socket, limits)),
             write_timeout,
+            rates: Rates::default(),
         }
     }
 
@@ -98,6 +113,7 @@ impl Wire {
         Self {
             line: Line::Events(events),
             write_timeout,
+            rates: Rates::default(),
         }
     }
 
@@ -131,23 +147,32 @@ impl Wire {
                 return Inbound::Gone;
             }
         };
-        match link.recv().await {
-            Received::Message(Message::Text(text)) => Inbound::Data(Data::Text(text)),
-            Received::Message(Message::Ping(payload)) => Inbound::Ping(payload),
-            Received::Message(Message::Pong) => Inbound::Pong,
-            Received::Message(Message::Binary(bytes)) => Inbound::Data(Data::Binary(bytes)),
-            Received::Message(Message::Close(code)) => Inbound::Close(code),
-            Received::End => Inbound::Gone,
-            Received::Violation(violation) => Inbound::Broken(match violation {
-                Violation::Protocol => CloseReason::ProtocolError,
-                Violation::NotUtf8 => CloseReason::NotUtf8,
-                Violation::TooBig => CloseReason::TooBig,
-            }),
+        let message = match link.recv().await {
+            Received::Message(message) => message,
+            Received::End => return Inbound::Gone,
+            Received::Violation(violation) => {
+                return Inbound::Broken(match violation {
+                    Violation::Protocol => CloseReason::ProtocolError,
+                    Violation::NotUtf8 => CloseReason::NotUtf8,
+                    Violation::TooBig => CloseReason::TooBig,
+                    Violation::TooManyFragments => CloseReason::TooManyFragments,
+                });
+            }
+        };
+        if let Err(reason) = self.rates.admit(&message) {
+            return Inbound::Broken(reason);
+        }
+        match message {
+            Message::Text(text) => Inbound::Data(Data::Text(text)),
+            Message::Binary(bytes) => Inbound::Data(Data::Binary(bytes)),
+            Message::Ping(payload) => Inbound::Ping(payload),
+            Message::Pong => Inbound::Pong,
+            Message::Close(code) => Inbound::Close(code),
         }
     }
 
     /// Does what the protocol itself asks for: a ping is answered, and so is a close. Returns the message,
-    /// if it was one.
+    /// if it was one. Nothing more is read before an answer is written, so that at most one waits.
     ///
     /// # Errors
     /// The socket is over.
@@ -238,9 +263,16 @@ impl Wire {
             let Line::Socket(link) = &mut self.line else {
                 return;
             };
+            // What follows cannot be understood, or is more than is to be read.
             let is_violation = matches!(
                 reason,
-                CloseReason::ProtocolError | CloseReason::NotUtf8 | CloseReason::TooBig
+                CloseReason::ProtocolError
+                    | CloseReason::NotUtf8
+                    | CloseReason::TooBig
+                    | CloseReason::TooManyFragments
+                    | CloseReason::TooManyControls
+                    | CloseReason::TooManyMessages
+                    | CloseReason::Malformed
             );
             if !is_violation {
                 // It answers with a close of its own.
@@ -271,6 +303,23 @@ impl Wire {
         frame.extend_from_slice(payload);
         link.push(frame.freeze());
         within(self.write_timeout, link.flush()).await
+    }
+}
+
+impl Rates {
+    /// Counts what came; fails where that is so much that the socket must be closed.
+    fn admit(&mut self, message: &Message) -> Result<(), CloseReason> {
+        let (rate, reason) = match message {
+            Message::Text(_) | Message::Binary(_) => {
+                (&mut self.messages, CloseReason::TooManyMessages)
+            }
+            Message::Ping(_) | Message::Pong => (&mut self.controls, CloseReason::TooManyControls),
+            Message::Close(_) => return Ok(()),
+        };
+        match rate {
+            Some((rate, bucket)) => bucket.take(*rate, Instant::now()).map_err(|_| reason),
+            None => Ok(()),
+        }
     }
 }
 

@@ -10,8 +10,12 @@ use serde_json::{Value as Json, json};
 /// The keys of `t` lie from 1 to this.
 pub const KEYS: i64 = 90;
 
-/// The topics; `low` is a view of `t`, and `page` pushes its first page.
+/// The topics; `low` is a view of `t`, and `page` pushes its first page. Clients ask more often than a
+/// person would.
 pub const TOPICS: &str = "
+[limits]
+messages_per_second = 1000
+messages_burst = 1000
 [[topics]]
 type = \"t\"
 table = \"t\"

@@ -8,7 +8,7 @@ use rowcast::{
     position::{Epoch, Position},
     predicate::Verdict,
     protocol::{Condition, Test},
-    query,
+    query::{self, QueryLimits},
     ring::{Frame, Ring},
     row::Value,
     session::Filters,
@@ -69,7 +69,12 @@ async fn equal_filters_are_one_until_the_table_is_another() {
         connections: 1,
         timeout,
     });
-    let (queries, inbox) = query::channel(timeout);
+    let limits = QueryLimits {
+        timeout,
+        waiting: 10,
+        requests: 10,
+    };
+    let (queries, inbox) = query::channel(limits, Metrics::default());
     tokio::spawn(query::run(
         store,
         inbox,

@@ -74,8 +74,8 @@ async fn text_that_is_not_utf_8_is_closed_with_1007() {
 async fn a_message_of_65536_bytes_is_answered_and_one_byte_more_is_closed_with_1009() {
     let server = care();
     let frame = |bytes: usize| {
-        let start = r#"{"type":"patient","rid":1,"id":1,"pad":""#;
-        format!("{start}{}\"}}", "x".repeat(bytes - start.len() - 2))
+        let start = r#"{"type":"patient","rid":1,"id":1"#;
+        format!("{start}{}}}", " ".repeat(bytes - start.len() - 1))
     };
     let mut socket = server.socket("").await;
     assert_eq!(frame(65_536).len(), 65_536);

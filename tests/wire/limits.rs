@@ -107,7 +107,7 @@ async fn many_quick_queries_at_once_are_each_answered_once_and_in_full() {
 async fn one_socket_may_be_allowed_to_ask_more() {
     let server = Server::with(Options {
         config: Some(format!(
-            "{}\n[server]\nqueries_running = 1\nqueries_queued = 0\n",
+            "{}\n[server]\nqueries_running = 1\nqueries_queued = 0\n[limits]\nmessages_burst = 200\n",
             super::CARE
         )),
         database: Some(super::CARE_TABLES.into()),
@@ -159,7 +159,8 @@ async fn a_table_that_is_away_is_a_503_and_the_socket_stays_until_it_is_back() {
 
 #[tokio::test]
 async fn a_client_that_floods_is_answered_all_the_same() {
-    let server = Server::configured(TOPICS, HEAVY);
+    let often = "[limits]\nmessages_per_second = 100000\nmessages_burst = 1000000\n";
+    let server = Server::configured(&format!("{TOPICS}{often}"), HEAVY);
     let mut socket = server.socket("").await;
     let ping = json!({ "type": "sys:ping" });
     let (mut sent, mut answered) = (0, false);

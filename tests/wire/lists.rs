@@ -43,7 +43,8 @@ async fn walk(socket: &mut Socket, params: Json) -> (Vec<i64>, usize) {
 #[tokio::test]
 async fn pages_by_after_hold_every_row_once_whatever_the_order() {
     let server = Server::configured(
-        "[[topics]]\ntype = \"item\"\ntable = \"item\"\nmax_page_size = 60",
+        "[limits]\nmessages_burst = 1000\n\
+         [[topics]]\ntype = \"item\"\ntable = \"item\"\nmax_page_size = 60",
         RANKED,
     );
     let mut socket = server.socket("").await;

@@ -42,9 +42,12 @@ pub enum Violation {
     /// A text, or the reason of a close, is not UTF-8: close code 1007.
     #[error("the text is not UTF-8")]
     NotUtf8,
-    /// A message is over the [`Limits`]: close code 1009.
+    /// A message is over [`Limits::message_bytes`]: close code 1009.
     #[error("the message is too large")]
     TooBig,
+    /// A message comes in more than [`Limits::fragments`]: close code 1008.
+    #[error("the message comes in too many fragments")]
+    TooManyFragments,
 }
 
 /// Reads one client's frames.
@@ -187,8 +190,11 @@ impl Decoder {
             }
             let message = self.message.as_ref().expect("it was just there or made");
             let room = self.limits.message_bytes.saturating_sub(message.len());
-            if header.payload_bytes > room || message.fragments > self.limits.fragments {
+            if header.payload_bytes > room {
                 return Err(Violation::TooBig);
+            }
+            if message.fragments > self.limits.fragments {
+                return Err(Violation::TooManyFragments);
             }
         }
         Ok(Frame { header, arrived: 0 })
