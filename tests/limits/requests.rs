@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::{Value as Json, json};
 
 use super::{counted, limited};
-use crate::support::{Options, Server};
+use crate::support::{Options, Server, in_time, stack::Stack, wait_until};
 
 /// A query on this is never done within 300 ms: the pattern nearly fits at each place of each text.
 const HEAVY: &str = "
@@ -153,4 +153,42 @@ async fn the_demos_views_write_within_the_same_bound() {
         }
     }
     assert_eq!(codes, [200, 429].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_over_nats_have_the_same_bound_and_each_is_answered_once() {
+    let topics = "[limits]\nrequests_running = 1\n[[topics]]\ntype = \"t\"\ntable = \"t\"\n";
+    let tables =
+        "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100);";
+    let stack = Stack::new(topics, tables, 1);
+    let client = async_nats::connect(stack.nats.url()).await.unwrap();
+    let ask = |id: u32| {
+        let body = json!({ "id": id }).to_string();
+        client.request("rowcast.query.t", body.into())
+    };
+    wait_until("the first answer", async || ask(1).await.ok()).await;
+    let (mut answered, mut refused) = (0, 0);
+    for _ in 0..20 {
+        for (id, answer) in (1..).zip(in_time("answers", join_all((1..=50).map(&ask))).await) {
+            let answer = answer.unwrap();
+            let frame: Json = serde_json::from_slice(&answer.payload).unwrap();
+            if frame["type"] == "t" {
+                assert_eq!(frame["data"], json!([{ "id": id }]));
+                answered += 1;
+                continue;
+            }
+            let headers = answer.headers.unwrap();
+            assert_eq!(
+                headers.get("Nats-Service-Error-Code").unwrap().as_str(),
+                "429"
+            );
+            assert!(frame["retry_after_ms"].as_u64().unwrap() > 0, "{frame}");
+            refused += 1;
+        }
+    }
+    assert!(
+        answered >= 20 && refused > 0,
+        "{answered} answered, {refused} refused"
+    );
+    assert_eq!(counted(&stack.gateways[0], "requests").await, refused);
 }
