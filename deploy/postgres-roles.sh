@@ -2,7 +2,4 @@
 # roles.sql for the demo's tables. Run once by the PostgreSQL image, when it makes its database.
 set -eu
 psql --no-psqlrc --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" \
-    -v producer_password="$ROWCAST_PRODUCER_PASSWORD" \
-    -v gateway_password="$ROWCAST_GATEWAY_PASSWORD" \
-    -v tables='patient, visit' \
-    -f /etc/rowcast/roles.sql
+    -v tables='patient, visit' -f /etc/rowcast/roles.sql

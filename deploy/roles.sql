@@ -1,8 +1,9 @@
 -- The two roles that Rowcast uses, with no more than they need, and the publication. As a superuser,
--- once, in the database; `tables` are those of the topics, their owner stays who he is:
+-- once, in the database; `tables` are those of the topics, their owner stays who he is. The passwords
+-- come from the environment, for a command line can be read by everybody on the machine:
 --
---   psql -d care -v producer_password=… -v gateway_password=… -v tables='patient, visit' \
---        -f deploy/roles.sql
+--   export ROWCAST_PRODUCER_PASSWORD=… ROWCAST_GATEWAY_PASSWORD=…
+--   psql -d care -v tables='patient, visit' -f deploy/roles.sql
 --
 -- With `-v strict=1` what everybody may do by default is taken from everybody in this database: create
 -- tables in the schema `public` (before PostgreSQL 15), create temporary tables, and put messages into the
@@ -11,6 +12,14 @@
 -- Tables in another schema than `public` want its name in both GRANT USAGE lines.
 
 \set ON_ERROR_STOP 1
+\set producer_password `printf %s "$ROWCAST_PRODUCER_PASSWORD"`
+\set gateway_password `printf %s "$ROWCAST_GATEWAY_PASSWORD"`
+SELECT :'producer_password' <> '' AND :'gateway_password' <> '' AS given \gset
+\if :given
+\else
+DO $$ BEGIN RAISE 'ROWCAST_PRODUCER_PASSWORD and ROWCAST_GATEWAY_PASSWORD are needed'; END $$;
+\endif
+
 BEGIN;
 SELECT current_database() AS database \gset
 

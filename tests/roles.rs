@@ -51,8 +51,7 @@ impl Site {
             database,
         };
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/roles.sql");
-        let mut args = vec!["-v", "producer_password=p1", "-v", "gateway_password=g1"];
-        args.extend(["-v", "tables=patient, visit", "-f", file]);
+        let mut args = vec!["-v", "tables=patient, visit", "-f", file];
         if strict {
             args.extend(["-v", "strict=1"]);
         }
@@ -72,6 +71,8 @@ impl Site {
             .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
             .args(["--set", "ON_ERROR_STOP=1", "--dbname", &self.url(role)])
             .args(args)
+            .env("ROWCAST_PRODUCER_PASSWORD", "p'1")
+            .env("ROWCAST_GATEWAY_PASSWORD", "g$1")
             .stdin(Stdio::null())
             .output()
             .expect("psql is missing: apt-get install -y postgresql");
