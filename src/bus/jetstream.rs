@@ -33,7 +33,7 @@ use std::{
 use futures_util::Stream;
 use tokio::sync::{Mutex, Semaphore};
 
-pub use self::connect::ConnectError;
+pub use self::{connect::ConnectError, outgoing::header_text};
 use self::{connect::Connection, follow::Follower, look::Look, stream::Ready, writer::Claim};
 use super::{Bus, Chunk, DeadLetters, Durability, Head, PublishError, Published, ReadError};
 use crate::{
@@ -177,7 +177,8 @@ pub struct Names {
 }
 
 impl Names {
-    fn new(prefix: &str) -> Self {
+    /// The names below a prefix, which is one word of a subject.
+    pub fn new(prefix: &str) -> Self {
         let stream = prefix.to_uppercase().replace('.', "_");
         Self {
             changes: format!("{prefix}.change.>"),
@@ -190,7 +191,9 @@ impl Names {
         }
     }
 
-    fn change(&self, topic: &str) -> String {
+    /// Where changes of a topic are published. A topic's name is one word of a subject
+    /// ([`crate::topic::is_topic_name`]).
+    pub fn change(&self, topic: &str) -> String {
         format!("{}.change.{topic}", self.prefix)
     }
 
@@ -200,7 +203,8 @@ impl Names {
         rest.is_some_and(|rest| rest.starts_with(".change."))
     }
 
-    fn event(&self, topic: &str) -> String {
+    /// Where applications' events of a topic are published.
+    pub fn event(&self, topic: &str) -> String {
         format!("{}.event.{topic}", self.prefix)
     }
 }

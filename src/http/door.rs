@@ -83,6 +83,7 @@ impl Door {
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .fallback(pass)
+            .method_not_allowed_fallback(wrong_method)
             .with_state(self.clone())
     }
 }
@@ -109,6 +110,17 @@ async fn pass(State(door): State<Door>, request: Request) -> Response {
             .into_response()
         }
     }
+}
+
+/// Another method than GET on a path that is answered here.
+async fn wrong_method(State(door): State<Door>) -> Response {
+    let code = ErrorCode::MethodNotAllowed;
+    door.0.metrics.error(code.slug());
+    let refused = Refused {
+        failure: code.into(),
+        language: door.0.language,
+    };
+    refused.into_response()
 }
 
 /// `GET /healthz`: the process answers.

@@ -2,7 +2,7 @@
 
 pub mod demo;
 pub mod postgres;
-mod sql;
+pub mod sql;
 pub mod sqlite;
 
 use std::{future::Future, sync::Arc};

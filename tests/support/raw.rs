@@ -19,8 +19,27 @@ pub struct Raw {
     stream: TcpStream,
 }
 
+/// The head of an answer, and nothing of what follows it; what there is of it where the connection ends.
+pub async fn head(stream: &mut TcpStream) -> Vec<u8> {
+    let (mut head, mut seen) = (Vec::new(), [0; 4096]);
+    loop {
+        let count = in_time("an answer's head", stream.peek(&mut seen)).await;
+        let count = count.unwrap_or(0);
+        let before = head.len();
+        head.extend(&seen[..count]);
+        let end = head.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        head.truncate(end.map_or(head.len(), |end| end + 4));
+        let used = head.len() - before;
+        // It was just seen there.
+        stream.read_exact(&mut seen[..used]).await.unwrap();
+        if end.is_some() || count == 0 {
+            return head;
+        }
+    }
+}
+
 impl Raw {
-    /// Asks for an upgrade; returns the connection and the head of the answer.
+    /// Asks for an upgrade; returns the connection and the head of the answer, empty where there is none.
     pub async fn ask(server: &Server, path: &str, headers: &str) -> (Self, String) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(RECEIVE_BUFFER).unwrap();
@@ -34,14 +53,7 @@ impl Raw {
             server.address()
         );
         raw.bytes(request.as_bytes()).await;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(
-                in_time("an answer's head", raw.stream.read_u8())
-                    .await
-                    .unwrap(),
-            );
-        }
+        let head = head(&mut raw.stream).await;
         (raw, String::from_utf8(head).unwrap())
     }
 
@@ -60,6 +72,12 @@ impl Raw {
     /// Sends bytes as they are; a server that has closed the connection already is no failure.
     pub async fn bytes(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
+    }
+
+    /// Ends this client's side: it will say nothing more, and still listens.
+    pub async fn finish(&mut self) {
+        // A server that has closed the connection already is no failure.
+        let _ = self.stream.shutdown().await;
     }
 
     /// Sends a masked frame whose first byte holds the flags and the opcode.

@@ -53,15 +53,18 @@ pub fn application(names: &Names, event: &Event, payload: String) -> Outgoing {
     }
 }
 
-/// An id as a header can carry it.
-fn header_text(id: &str) -> String {
+/// An id as a header can carry it: letters, digits and signs of ASCII, no two ids in the same.
+pub fn header_text(id: &str) -> String {
     let plain = id
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && byte != b'%');
     match plain {
         true => id.to_owned(),
-        // Told apart from a plain one by its percent signs.
-        false => form_urlencoded::byte_serialize(id.as_bytes()).collect(),
+        // Told apart from a plain one by its percent signs. A plus would be told from none.
+        false => {
+            let coded = form_urlencoded::byte_serialize(id.as_bytes());
+            coded.collect::<String>().replace('+', "%20")
+        }
     }
 }
 
@@ -151,6 +154,21 @@ mod tests {
             }),
             event: true,
         }
+    }
+
+    #[test]
+    fn no_two_ids_are_one_header() {
+        let ids = [
+            "a b", "a+b", "a%20b", "a%2Bb", "a\tb", "a\r\nb", "a", "%", "é", "%C3%A9", "+", " ",
+        ];
+        let headers: std::collections::HashSet<String> =
+            ids.iter().map(|id| header_text(id)).collect();
+        assert_eq!(headers.len(), ids.len());
+        assert!(
+            headers
+                .iter()
+                .all(|text| text.bytes().all(|b| b.is_ascii_graphic()))
+        );
     }
 
     #[test]
