@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::{
     callers::Room,
     config::{self, Config, Listen},
-    http::{self, Door},
+    http::{self, Door, Face, Hosts, Proxies, Tls},
 };
 use gateway::{Running, drain, passed_on};
 use loops::Loops;
@@ -40,6 +40,8 @@ const FANOUT_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct App {
     address: SocketAddr,
+    operator_address: Option<SocketAddr>,
+    scheme: &'static str,
     server: JoinHandle<()>,
     gateway: Assembly,
     loops: Loops,
@@ -64,18 +66,37 @@ impl App {
     /// # Errors
     /// What is in the way, and what to do about it; nothing runs then.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let tls = tls(config)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = bind(&config.server.listen, "--listen").await?;
         let address = listener.local_addr()?;
+        let operator = operator(config).await?;
+        let operator_address = operator.as_ref().map(TcpListener::local_addr).transpose()?;
         let loops = Loops::default();
         let (health, metrics) = (loops.health.clone(), loops.metrics.clone());
         let door = Door::of_gateway(health, metrics, config.server.language);
-        let server = http::serve(
-            listener,
-            door.clone(),
-            terms(&config.server),
-            loops.stops.accept.clone(),
-        );
-        let server = tokio::spawn(server);
+        let terms = http::Terms {
+            proxies: config.server.trusted_proxies.clone(),
+            tls,
+            face: face(&config.server),
+            ..terms(&config.server, &config.server.listen)
+        };
+        let stop = loops.stops.accept.clone();
+        let public = http::serve(listener, door.clone(), terms, stop);
+        let server = match (operator, &config.server.operator_listen) {
+            (Some(operator), Some(listen)) => {
+                let terms = http::Terms {
+                    face: Face::Operator,
+                    ..self::terms(&config.server, listen)
+                };
+                let stop = loops.stops.accept.clone();
+                let operator = http::serve(operator, door.clone(), terms, stop);
+                tokio::spawn(async move {
+                    tokio::join!(public, operator);
+                })
+            }
+            _ => tokio::spawn(public),
+        };
         let (task_config, task_loops) = (config.clone(), loops.clone());
         let mut going = tokio::spawn(async move {
             let running = gateway::assemble(task_config, task_loops, address).await?;
@@ -91,6 +112,8 @@ impl App {
         };
         Ok(Self {
             address,
+            operator_address,
+            scheme,
             server,
             gateway,
             loops,
@@ -102,6 +125,16 @@ impl App {
     /// The address that is bound.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// `http`, or `https` where it speaks TLS.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    /// The address that is bound for operators, where it is another one.
+    pub fn operator_address(&self) -> Option<SocketAddr> {
+        self.operator_address
     }
 
     /// On the demo, a command for another terminal that changes a row.
@@ -192,8 +225,52 @@ async fn stop(loops: &Loops, running: Option<Running>, grace: Duration, drain: D
     stops.fanout.cancel();
 }
 
-/// What a listener of this configuration admits.
-fn terms(server: &config::Server) -> http::Terms {
+/// The certificate and its key, where there are any.
+///
+/// # Errors
+/// A [`config::ConfigError`] that names the file.
+pub fn tls(config: &Config) -> anyhow::Result<Option<Tls>> {
+    let (Some(cert), Some(key)) = (&config.server.tls_cert, &config.server.tls_key) else {
+        return Ok(None);
+    };
+    let tls = Tls::read(cert, key).map_err(|err| {
+        let key = if err.is_key { "tls_key" } else { "tls_cert" };
+        config.wrong_server(key, err.to_string())
+    })?;
+    Ok(Some(tls))
+}
+
+/// The listener for operators, where it is one of its own.
+async fn operator(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    let server = &config.server;
+    match &server.operator_listen {
+        Some(listen) if !listen.is_also(&server.listen) => {
+            bind(listen, "server.operator_listen").await.map(Some)
+        }
+        Some(_) => Ok(None),
+        None => {
+            if !server.listen.is_loopback() {
+                info!(
+                    "metrics, pipeline and dead letters are served nowhere: name an address in server.operator_listen"
+                );
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// What of the process the listener for clients shows.
+fn face(server: &config::Server) -> Face {
+    match &server.operator_listen {
+        Some(operator) if operator.is_also(&server.listen) => Face::Whole,
+        None if server.listen.is_loopback() => Face::Whole,
+        _ => Face::Public,
+    }
+}
+
+/// What a listener of this configuration admits: everybody who asks for it by its name, for all that
+/// there is.
+fn terms(server: &config::Server, listen: &Listen) -> http::Terms {
     http::Terms {
         room: Room {
             all: server
@@ -202,10 +279,16 @@ fn terms(server: &config::Server) -> http::Terms {
             of_one: server.max_connections_per_address,
         },
         head_timeout: server.head_timeout,
+        head_bytes: server.max_head_bytes,
+        headers: server.max_headers,
+        hosts: Hosts::new(server.allowed_hosts.clone(), listen.is_loopback()),
+        proxies: Proxies::default(),
+        tls: None,
+        face: Face::Whole,
     }
 }
 
-/// Takes a port; `flag` is where another one is asked for.
+/// Takes a port; `flag` is the flag or the setting where another one is asked for.
 async fn bind(listen: &Listen, flag: &str) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind((listen.host.as_str(), listen.port)).await;
     bound.map_err(|err| match err.kind() {

@@ -57,6 +57,15 @@ pub enum Full {
 #[derive(Debug)]
 pub struct Permit {
     callers: Arc<Inner>,
+    /// What its address has of it.
+    portion: Option<Portion>,
+}
+
+/// One of the places that an address may have, until dropped.
+#[derive(Debug)]
+pub struct Portion {
+    callers: Arc<Inner>,
+    /// None for this machine, which has no bound of its own.
     address: Option<Address>,
 }
 
@@ -84,23 +93,61 @@ impl Callers {
     /// # Errors
     /// Where there is no room, which is counted.
     pub fn admit(&self, from: IpAddr) -> Result<Permit, Full> {
-        let admitted = self.0.admit(Address::of(from));
-        match admitted {
-            Ok(()) => {
-                self.0.metrics.connections.inc();
-                Ok(Permit {
-                    callers: self.0.clone(),
-                    address: Address::of(from),
-                })
-            }
-            Err(full) => {
-                self.0.metrics.refused_connection(match full {
-                    Full::All => "total",
-                    Full::OfOne => "address",
-                });
-                Err(full)
-            }
+        let mut permit = self.admit_proxy(from)?;
+        permit.portion = Some(self.counted(self.portion(from))?);
+        Ok(permit)
+    }
+
+    /// Takes a place for a connection on which a proxy brings others: each of them is to have a
+    /// [`Self::portion`] of its own.
+    ///
+    /// # Errors
+    /// As [`Self::admit`], but the proxy's address has no bound.
+    pub fn admit_proxy(&self, from: IpAddr) -> Result<Permit, Full> {
+        self.counted(self.0.admit(Address::of(from)))?;
+        self.0.metrics.connections.inc();
+        Ok(Permit {
+            callers: self.0.clone(),
+            portion: None,
+        })
+    }
+
+    /// Takes one of the places of an address.
+    ///
+    /// # Errors
+    /// Where it has them all; whoever refuses it for that counts it.
+    pub fn portion(&self, of: IpAddr) -> Result<Portion, Full> {
+        let address = Address::of(of);
+        self.0.take(address)?;
+        Ok(Portion {
+            callers: self.0.clone(),
+            address,
+        })
+    }
+
+    fn counted<T>(&self, admitted: Result<T, Full>) -> Result<T, Full> {
+        admitted.inspect_err(|full| self.0.metrics.refused_connection(full.kind()))
+    }
+}
+
+impl Full {
+    /// What it is counted as.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::All => "total",
+            Self::OfOne => "address",
         }
+    }
+}
+
+impl Permit {
+    /// The place of a connection that is somebody's alone from here on, such as a socket's behind a
+    /// proxy.
+    pub fn of(mut self, portion: Option<Portion>) -> Self {
+        if portion.is_some() {
+            self.portion = portion;
+        }
+        self
     }
 }
 
@@ -111,14 +158,19 @@ impl Inner {
         if present.all >= self.room.all.saturating_add(own) {
             return Err(Full::All);
         }
+        present.all += 1;
+        Ok(())
+    }
+
+    fn take(&self, address: Option<Address>) -> Result<(), Full> {
         if let Some(address) = address {
+            let mut present = self.guard();
             let there = present.of.get(&address).copied().unwrap_or(0);
             if there >= self.room.of_one {
                 return Err(Full::OfOne);
             }
             present.of.insert(address, there + 1);
         }
-        present.all += 1;
         Ok(())
     }
 
@@ -129,19 +181,24 @@ impl Inner {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.callers.guard().all -= 1;
+        self.callers.metrics.connections.dec();
+    }
+}
+
+impl Drop for Portion {
+    fn drop(&mut self) {
+        let Some(address) = self.address else {
+            return;
+        };
         let mut present = self.callers.guard();
-        present.all -= 1;
-        if let Some(address) = self.address
-            && let Some(there) = present.of.get_mut(&address)
-        {
+        if let Some(there) = present.of.get_mut(&address) {
             *there -= 1;
             // Who has gone leaves nothing behind, or addresses would fill the memory.
             if *there == 0 {
                 present.of.remove(&address);
             }
         }
-        drop(present);
-        self.callers.metrics.connections.dec();
     }
 }
 
@@ -213,6 +270,25 @@ mod tests {
         // A few more of its own are let in, and no more.
         permits.extend((0..OWN).map(|_| from(&callers, "::ffff:127.0.0.1").unwrap()));
         assert_eq!(from(&callers, "127.0.0.1").err(), Some(Full::All));
+    }
+
+    #[test]
+    fn a_proxy_has_no_share_and_those_whom_it_brings_have_theirs() {
+        let callers = callers(3, 1);
+        let proxy = "192.0.2.1".parse().unwrap();
+        let client = "198.51.100.1".parse().unwrap();
+        let first = callers.admit_proxy(proxy).unwrap();
+        let second = callers.admit_proxy(proxy).unwrap();
+        let first = first.of(Some(callers.portion(client).unwrap()));
+        assert_eq!(callers.portion(client).err(), Some(Full::OfOne));
+        let _other = callers.portion("198.51.100.2".parse().unwrap()).unwrap();
+        drop(first);
+        let second = second.of(Some(callers.portion(client).unwrap()));
+        let _direct = from(&callers, "192.0.2.1").unwrap();
+        let _last = callers.admit_proxy(proxy).unwrap();
+        assert_eq!(callers.admit_proxy(proxy).err(), Some(Full::All));
+        drop(second);
+        assert!(callers.portion(client).is_ok());
     }
 
     #[test]

@@ -252,9 +252,9 @@ fn every_stage_shown_is_one_that_is_told() {
 fn codes() -> Vec<ErrorCode> {
     use ErrorCode::{
         BadJson, BadParam, BusUnavailable, DbUnavailable, DuplicateKey, Forbidden, Internal,
-        MethodNotAllowed, NotFound, NulNotAllowed, NumberRange, Overloaded, PayloadTooLarge,
-        QueryTimeout, RequestTimeout, Starting, TooDeep, TooManyRequests, UnknownType,
-        UnsupportedMediaType, UpgradeRequired,
+        MethodNotAllowed, Misdirected, NotFound, NulNotAllowed, NumberRange, Overloaded,
+        PayloadTooLarge, QueryTimeout, RequestTimeout, Starting, TooDeep, TooManyRequests,
+        UnknownType, UnsupportedMediaType, UpgradeRequired,
     };
     let all = vec![
         BadJson,
@@ -265,6 +265,7 @@ fn codes() -> Vec<ErrorCode> {
         Forbidden,
         Internal,
         MethodNotAllowed,
+        Misdirected,
         NotFound,
         NulNotAllowed,
         NumberRange,

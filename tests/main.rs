@@ -21,6 +21,7 @@ mod deflate;
 mod descriptions;
 mod django_move;
 mod documents;
+mod edge;
 mod exactness;
 mod examples;
 mod filters;

@@ -23,12 +23,14 @@ export class DeadLetters {
     clearTimeout(this.#timer);
     try {
       const response = await fetch(`/api/dead_letters?limit=${LETTERS}`);
+      if (response.status === 404) {
+        this.#explainAlone("letters.elsewhere");
+        return;
+      }
       if (!response.ok) throw new Error(String(response.status));
       this.#show(await response.json());
     } catch {
-      this.#explain("letters.unreachable");
-      byId("letters").hidden = true;
-      this.#shown = "";
+      this.#explainAlone("letters.unreachable");
     }
     clearTimeout(this.#timer);
     if (this.#visible) this.#timer = setTimeout(() => this.#poll(), POLL_MS);
@@ -60,6 +62,12 @@ export class DeadLetters {
       element("td", { class: "reason" }, reason),
       element("td", { class: "n" }, worded("span", "frames.bytes", { n: size })),
       element("td", { class: "wide" }, whole));
+  }
+
+  #explainAlone(key) {
+    this.#explain(key);
+    byId("letters").hidden = true;
+    this.#shown = "";
   }
 
   #explain(...keys) {

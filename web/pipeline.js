@@ -82,6 +82,12 @@ export class Pipeline {
     clearTimeout(this.#timer);
     try {
       const response = await fetch("/api/pipeline", { signal: AbortSignal.timeout(ANSWER_MS) });
+      if (response.status === 404) {
+        // It is for operators, on a listener of their own: to ask again every second is no use.
+        byId("stages").dataset.stale = "true";
+        say(byId("pipeline-state"), "pipeline.elsewhere");
+        return;
+      }
       if (!response.ok) throw new Error(String(response.status));
       const told = await response.json();
       this.#answeredAt = Date.now();

@@ -8,7 +8,7 @@ use rowcast::{
     callers::Room,
     fanout::{self, Pages},
     groups::Group,
-    http::{self, Door, Edge, Origins, Terms},
+    http::{self, AllowedHosts, Door, Edge, Face, Hosts, Origins, Proxies, Terms},
     metrics::{Health, Metrics},
     pipeline::{self, Process, Serving, Watching},
     position::{Epoch, Position},
@@ -78,6 +78,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
         pages,
         demo: None,
         origins: Origins::new(Vec::new(), true),
+        body_timeout: Duration::from_secs(10),
         echoes: Group::new("echo", MAX_SOCKETS),
     };
     let door = Door::of_gateway(health, metrics, Language::En);
@@ -89,6 +90,12 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
             of_one: MAX_SOCKETS,
         },
         head_timeout: Duration::from_secs(10),
+        head_bytes: 16 * 1024,
+        headers: 100,
+        hosts: Hosts::new(AllowedHosts::default(), true),
+        proxies: Proxies::default(),
+        tls: None,
+        face: Face::Whole,
     };
     tokio::spawn(http::serve(listener, door, terms, stop));
 }

@@ -176,6 +176,7 @@ async fn edge(
             config.server.allowed_origins.clone(),
             config.server.listen.is_loopback(),
         ),
+        body_timeout: config.server.body_timeout,
         echoes: Group::new("echo", config.server.max_connections),
         gateway,
     }))

@@ -46,7 +46,8 @@ impl Producer {
             address = Some(listener.local_addr()?);
             let (health, metrics) = (loops.health.clone(), loops.metrics.clone());
             let door = Door::of_producer(health, metrics, config.server.language);
-            let (terms, stop) = (terms(&config.server), loops.stops.accept.clone());
+            let terms = terms(&config.server, listen);
+            let stop = loops.stops.accept.clone();
             tokio::spawn(http::serve(listener, door, terms, stop));
         }
         let process = process::producer(config, &loops, address);

@@ -28,6 +28,10 @@ enum Finding {
 /// the configuration.
 pub async fn run(config: &Config) -> anyhow::Result<Exit> {
     let mut exit = Exit::Fine;
+    let tls = app::tls(config)?;
+    if let (Some(_), Some(cert)) = (tls, &config.server.tls_cert) {
+        println!("ok      server: TLS with {}", cert.display());
+    }
     for finding in findings(config).await {
         match finding {
             Finding::Fine(text) => println!("ok      {text}"),

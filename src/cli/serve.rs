@@ -52,11 +52,15 @@ impl Shutdown {
 fn announce(app: &App) -> anyhow::Result<()> {
     let address = app.address();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "listening on http://{address}")?;
+    let scheme = app.scheme();
+    writeln!(out, "listening on {scheme}://{address}")?;
+    if let Some(operator) = app.operator_address() {
+        writeln!(out, "for operators on http://{operator}")?;
+    }
     if let Some(hint) = app.hint() {
         writeln!(
             out,
-            "open http://{address}/ in a browser, then change a row from another terminal:"
+            "open {scheme}://{address}/ in a browser, then change a row from another terminal:"
         )?;
         writeln!(out, "  {hint}")?;
     }

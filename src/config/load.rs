@@ -86,8 +86,6 @@ fn read(file: Option<&Path>) -> Result<Option<(PathBuf, String)>, ConfigError> {
 struct Layers {
     tree: Table,
     config: Config,
-    /// The layer that had the last word on `server.listen`.
-    listen: Origin,
 }
 
 impl Layers {
@@ -95,11 +93,7 @@ impl Layers {
         let tree = parse(&Origin::Defaults, DEFAULTS)?;
         let mut config = typed(&Origin::Defaults, tree.clone())?;
         config.topics_are_demo = true;
-        Ok(Self {
-            tree,
-            config,
-            listen: Origin::Defaults,
-        })
+        Ok(Self { tree, config })
     }
 
     fn file(self, path: PathBuf, text: &str) -> Result<Self, ConfigError> {
@@ -136,12 +130,14 @@ impl Layers {
 
     fn put(mut self, origin: Origin, layer: Table) -> Result<Self, ConfigError> {
         let demo = self.config.topics_are_demo && !layer.contains_key("topics");
-        if at(&layer, &["server", "listen"]).is_some() {
-            self.listen = origin.clone();
+        if let Some(Value::Table(server)) = layer.get("server") {
+            let keys = server.keys().map(|key| (key.clone(), origin.clone()));
+            self.config.written.extend(keys);
         }
         self.tree = merge(&origin, self.tree, layer)?;
         self.config = Config {
             file: self.config.file.take(),
+            written: std::mem::take(&mut self.config.written),
             topics_are_demo: demo,
             ..typed(&origin, self.tree.clone())?
         };
@@ -170,8 +166,19 @@ impl Layers {
         Ok(nest(&path, value.unwrap_or_else(|| text.into())))
     }
 
-    /// Holds the listener against the rule of docs/protocol.md §5.
+    /// Holds the listener against the rule of docs/protocol.md §5, and what needs each other together.
     fn admit(self) -> Result<Config, ConfigError> {
+        let server = &self.config.server;
+        let alone = match (&server.tls_cert, &server.tls_key) {
+            (Some(_), None) => Some(("tls_cert", "tls_key")),
+            (None, Some(_)) => Some(("tls_key", "tls_cert")),
+            _ => None,
+        };
+        if let Some((given, missing)) = alone {
+            let problem =
+                format!("TLS takes a certificate and its key, and server.{missing} is not set");
+            return Err(self.config.wrong_server(given, problem));
+        }
         let listen = &self.config.server.listen;
         if listen.is_loopback() || self.config.anonymous() {
             return Ok(self.config);
@@ -181,7 +188,7 @@ impl Layers {
         );
         let advice = "if that is meant, write auth.anonymous = true (a section [auth] with the line \
                       anonymous = true),\n  or set ROWCAST__AUTH__ANONYMOUS=true";
-        Err(ConfigError::new(self.listen, "server.listen", problem).advise(advice))
+        Err(self.config.wrong_server("listen", problem).advise(advice))
     }
 }
 

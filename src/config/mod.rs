@@ -7,9 +7,11 @@ mod limits;
 mod load;
 mod masked;
 mod monitor;
+mod network;
 mod values;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,11 +25,13 @@ pub use masked::masked;
 pub use values::{BusUrl, DatabaseUrl, Listen, Servers};
 
 use crate::{
+    http::{AllowedHosts, Proxies},
     protocol::Language,
     topic::{BadTopic, TopicSpec},
 };
 use monitor::maybe_monitor;
-use values::{filter, maybe_listen, maybe_path, millis, name, origins, prefix, within};
+use network::{hosts, origins, proxies};
+use values::{filter, maybe_listen, maybe_path, millis, name, prefix, within};
 
 /// The configuration of one process, complete and each value within its bounds.
 ///
@@ -59,6 +63,9 @@ pub struct Config {
     /// The file that was read, if any.
     #[serde(skip)]
     pub file: Option<PathBuf>,
+    /// Where each key of `[server]` was written last.
+    #[serde(skip)]
+    written: BTreeMap<String, Origin>,
 }
 
 /// `[server]`
@@ -68,6 +75,26 @@ pub struct Server {
     /// Address and port; port 0 takes a free one. Default `127.0.0.1:8888`: a first run must not
     /// open a database to the network.
     pub listen: Listen,
+    /// Where operators look: `/metrics`, `/api/pipeline`, `/api/dead_letters`, and why `/readyz` says no.
+    /// Default none: on a loopback `listen` they are served there, on any other one nowhere, for what went
+    /// wrong and what nobody understood is not for everybody. The same as `listen` serves them there.
+    #[serde(deserialize_with = "maybe_listen")]
+    pub operator_listen: Option<Listen>,
+    /// The certificate with its chain, in PEM: then `listen` speaks TLS, and nothing else. Default none: a
+    /// proxy does that, or nobody needs to.
+    #[serde(deserialize_with = "maybe_path")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, in PEM, without a passphrase.
+    #[serde(deserialize_with = "maybe_path")]
+    pub tls_key: Option<PathBuf>,
+    /// Proxies that are believed about the address and the scheme of those for whom they ask. Default
+    /// nobody: everybody can write a header.
+    #[serde(deserialize_with = "proxies")]
+    pub trusted_proxies: Proxies,
+    /// Names in `Host` that are answered. Default none: a loopback `listen` answers to those of this machine
+    /// alone, so that no page can have its own name resolve to it; any other one to all.
+    #[serde(deserialize_with = "hosts")]
+    pub allowed_hosts: AllowedHosts,
     /// Origins that may connect besides the own host: `scheme://host[:port]` in lower case, or
     /// `*` alone. Default none: a page of another origin could otherwise read with the cookies
     /// of whoever opens it.
@@ -149,6 +176,19 @@ pub struct Server {
         deserialize_with = "millis::<100, 3_600_000, _>"
     )]
     pub head_timeout: Duration,
+    /// The longest head of a request, in bytes. Default 16 KiB: cookies of others on the same host
+    /// are in it.
+    #[serde(deserialize_with = "within::<8_192, 1_048_576, _, _>")]
+    pub max_head_bytes: usize,
+    /// The most headers of a request. Default 100: a browser sends twenty.
+    #[serde(deserialize_with = "within::<32, 1_000, _, _>")]
+    pub max_headers: usize,
+    /// From the head of a request to the end of its body, in ms. Default 10,000, as for the head.
+    #[serde(
+        rename = "body_timeout_ms",
+        deserialize_with = "millis::<100, 3_600_000, _>"
+    )]
+    pub body_timeout: Duration,
     /// Whether sockets that offer permessage-deflate get events and replies compressed. Default no: it
     /// spares bandwidth, not processor time, and a secret beside what an attacker chooses can be guessed
     /// from the length.
@@ -313,6 +353,16 @@ impl Config {
             ),
             false => error,
         }
+    }
+
+    /// An error in a key of `[server]`, with where it was written.
+    pub fn wrong_server(&self, key: &str, problem: impl Into<String>) -> ConfigError {
+        let origin = self.written.get(key).cloned();
+        ConfigError::new(
+            origin.unwrap_or(Origin::Defaults),
+            format!("server.{key}"),
+            problem,
+        )
     }
 
     /// Where the topics were written.

@@ -112,6 +112,7 @@ fn a_copy_of_the_example_changes_nothing() {
     let expected = Config {
         topics_are_demo,
         file,
+        written: copy.written.clone(),
         ..defaults()
     };
     assert_eq!(copy, expected);

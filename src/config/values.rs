@@ -62,6 +62,11 @@ impl Listen {
             Err(_) => self.host.eq_ignore_ascii_case("localhost"),
         }
     }
+
+    /// Whether both are one listener. Two free ports are two.
+    pub fn is_also(&self, other: &Self) -> bool {
+        self == other && self.port != 0
+    }
 }
 
 impl FromStr for Listen {
@@ -259,37 +264,6 @@ pub fn millis<'de, const MIN: i64, const MAX: i64, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Duration, D::Error> {
     within::<MIN, MAX, _, D>(from).map(Duration::from_millis)
-}
-
-/// Browsers send an origin in lower case and without a path.
-pub fn origins<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let list = Vec::<String>::deserialize(from)?;
-    if list == ["*"] {
-        return Ok(list);
-    }
-    list.into_iter()
-        .map(|text| origin(&text).ok_or_else(|| D::Error::custom(bad_origin(&text))))
-        .collect()
-}
-
-fn origin(text: &str) -> Option<String> {
-    let text = text.to_ascii_lowercase();
-    let (scheme, host) = text.split_once("://")?;
-    let named = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
-    let plain = !host.is_empty() && !host.contains(['/', '?', '#', '@', '*', ' ']);
-    (named && plain).then_some(text)
-}
-
-fn bad_origin(text: &str) -> String {
-    // What stands before an @ is a password.
-    let shown = match text.contains(['@', '?']) {
-        true => "this".to_owned(),
-        false => format!("\"{text}\""),
-    };
-    format!(
-        "{shown} is no origin: \"scheme://host\" or \"scheme://host:port\" is, without a path; \
-         [\"*\"] alone stands for all"
-    )
 }
 
 /// An address, or nothing.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::Router;
+use axum::{Router, http::Request};
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::{
@@ -16,8 +16,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Door, connection, farewell};
-use crate::callers::{Callers, Room};
+use super::{
+    Door, Edge, Face, Hosts, Proxies,
+    connection::{self, Caller},
+    farewell,
+    peer::Peer,
+    tls::Tls,
+};
+use crate::callers::{Callers, Full, Portion, Room};
 
 /// The pause after the system had no descriptor or no memory for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -32,14 +38,27 @@ const FAREWELLS: usize = 64;
 /// net.core.somaxconn, 4096 as a rule. tokio asks for 1024.
 const WAITING: i32 = 65_535;
 
-/// What a listener admits.
-#[derive(Debug, Clone, Copy)]
+/// What a listener admits, and what it shows.
+#[derive(Debug, Clone)]
 pub struct Terms {
     /// How many connections.
     pub room: Room,
     /// How long a connection may take until a request's head is complete, from being accepted or from
-    /// the answer before it.
+    /// the answer before it. With TLS the agreement on that is within it.
     pub head_timeout: Duration,
+    /// The longest head of a request, cookies of others on the same host included; a longer one is
+    /// answered with 431. 8 KiB at the least.
+    pub head_bytes: usize,
+    /// The most headers of a request; one with more is answered with 431.
+    pub headers: usize,
+    /// What it is called.
+    pub hosts: Hosts,
+    /// Who is believed about whom he asks for.
+    pub proxies: Proxies,
+    /// Its certificate, where it speaks TLS, and nothing else then.
+    pub tls: Option<Tls>,
+    /// What of the process it shows.
+    pub face: Face,
 }
 
 /// What all connections share.
@@ -48,6 +67,12 @@ pub(super) struct Shared {
     pub(super) routes: Router,
     pub(super) stop: CancellationToken,
     pub(super) head_timeout: Duration,
+    pub(super) head_bytes: usize,
+    pub(super) headers: usize,
+    pub(super) hosts: Hosts,
+    proxies: Proxies,
+    tls: Option<Tls>,
+    face: Face,
     callers: Callers,
     connections: TaskTracker,
     farewells: Arc<Semaphore>,
@@ -59,8 +84,14 @@ pub(super) struct Shared {
 /// answered. Sockets live on: they are sessions, and told to stop as such.
 pub async fn serve(listener: TcpListener, door: Door, terms: Terms, stop: CancellationToken) {
     let shared = Arc::new(Shared {
-        routes: door.routes(),
+        routes: door.routes(terms.face),
         head_timeout: terms.head_timeout,
+        head_bytes: terms.head_bytes,
+        headers: terms.headers,
+        hosts: terms.hosts,
+        proxies: terms.proxies,
+        tls: terms.tls,
+        face: terms.face,
         callers: Callers::new(terms.room, door.metrics().clone()),
         connections: TaskTracker::new(),
         farewells: Arc::new(Semaphore::new(FAREWELLS)),
@@ -122,11 +153,28 @@ fn is_of_one_connection(err: &io::Error) -> bool {
 
 impl Shared {
     fn admit(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
-        match self.callers.admit(from.ip()) {
+        let peer = Peer::new(from.ip(), &self.proxies, self.tls.is_some());
+        let admitted = match peer.is_proxy() {
+            true => self.callers.admit_proxy(from.ip()),
+            false => self.callers.admit(from.ip()),
+        };
+        match admitted {
             Ok(permit) => {
-                let serving = self.connections.token();
-                tokio::spawn(connection::serve(stream, permit, self.clone(), serving));
+                let caller = Caller {
+                    peer,
+                    permit,
+                    serving: self.connections.token(),
+                };
+                match &self.tls {
+                    None => tokio::spawn(connection::serve(stream, caller, self.clone())),
+                    Some(tls) => {
+                        let tls = tls.clone();
+                        tokio::spawn(connection::serve_tls(stream, caller, self.clone(), tls))
+                    }
+                };
             }
+            // What is no TLS could not be read.
+            Err(_full) if self.tls.is_some() => {}
             Err(_full) => {
                 // To tell everybody would cost what there is no room for.
                 if let Ok(one) = self.farewells.clone().try_acquire_owned() {
@@ -138,6 +186,35 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// What sockets need, once the door is open, where this listener has any.
+    pub(super) fn edge(&self) -> Option<&Arc<Edge>> {
+        match self.face {
+            Face::Operator => None,
+            Face::Public | Face::Whole => self.door.edge(),
+        }
+    }
+
+    /// Says in a request how it came, and takes a place for whom a proxy brings: to be kept for as long
+    /// as he is served.
+    ///
+    /// # Errors
+    /// His address has all of its places.
+    pub(super) fn introduce<B>(
+        &self,
+        peer: Peer,
+        request: &mut Request<B>,
+    ) -> Result<Option<Portion>, Full> {
+        if let Some(scheme) = peer.scheme(&self.proxies, request.headers()) {
+            request.extensions_mut().insert(scheme);
+        }
+        if !peer.is_proxy() {
+            return Ok(None);
+        }
+        let client = peer.client(&self.proxies, request.headers());
+        tracing::debug!(%client, "a proxy brings a request");
+        self.callers.portion(client).map(Some)
     }
 }
 

@@ -12,9 +12,6 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::protocol::{self, ErrorCode, Failure, JsonLimits, Language};
 
-/// How long a body may take to come, 64 KiB by default.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// An error answer: `{"code":…,"error":…,"msg":…}`.
 #[derive(Debug)]
 pub struct Refused {
@@ -68,11 +65,15 @@ pub fn with_status(status: u16, body: String) -> Response {
 /// Reads a JSON body as text; an empty one is `None`.
 ///
 /// # Errors
-/// 413 over `server.max_message_bytes`, 415 where the body says that it is something else, 400 if it is not UTF-8, 408 if
-/// it takes too long to come.
-pub async fn json_text(request: Request) -> Result<Option<String>, ErrorCode> {
+/// 413 where it is too long, 415 where it says that it is something else or is compressed, 400 if it is
+/// not UTF-8, 408 if it is not there within `timeout`.
+pub async fn json_text(request: Request, timeout: Duration) -> Result<Option<String>, ErrorCode> {
     let is_json = says_json(request.headers());
-    let bytes = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &()))
+    // What it inflates to could not be known before.
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
+        return Err(ErrorCode::UnsupportedMediaType);
+    }
+    let bytes = tokio::time::timeout(timeout, Bytes::from_request(request, &()))
         .await
         .map_err(|_| ErrorCode::RequestTimeout)?
         .map_err(|rejection| match rejection.into_response().status() {
@@ -95,9 +96,10 @@ pub async fn json_text(request: Request) -> Result<Option<String>, ErrorCode> {
 /// As [`json_text`], and of [`protocol::object`].
 pub async fn json_object(
     request: Request,
+    timeout: Duration,
     limits: &JsonLimits,
 ) -> Result<Map<String, Json>, Failure> {
-    match json_text(request).await? {
+    match json_text(request, timeout).await? {
         None => Ok(Map::new()),
         Some(text) => protocol::object(&text, limits),
     }

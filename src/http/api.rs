@@ -95,7 +95,7 @@ pub async fn publish(State(edge): State<Arc<Edge>>, request: Request) -> Respons
 
 impl Edge {
     async fn publish(&self, request: Request) -> Result<String, Failure> {
-        let text = answer::json_text(request)
+        let text = answer::json_text(request, self.body_timeout)
             .await?
             .ok_or(ErrorCode::BadJson)?;
         let limits = &self.gateway.config.json;

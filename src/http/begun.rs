@@ -1,4 +1,4 @@
-//! A connection of which something was read already.
+//! A connection of which something was read already, and whose requests can be read in one way only.
 
 use std::{
     io::{self, IoSlice},
@@ -7,49 +7,67 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream that first gives back what was read of it.
-pub struct Begun {
+use super::framing::Framing;
+
+/// A stream that first gives back what was read of it, and ends where a request could be read in two
+/// ways.
+pub struct Begun<S> {
     read: Bytes,
-    stream: TcpStream,
+    stream: S,
+    framing: Framing,
 }
 
-impl Begun {
-    pub fn new(read: Bytes, stream: TcpStream) -> Self {
-        Self { read, stream }
+impl<S: Unpin> Begun<S> {
+    pub fn new(read: Bytes, stream: S) -> Self {
+        Self {
+            read,
+            stream,
+            framing: Framing::default(),
+        }
+    }
+
+    /// Whether it was ended for what came.
+    pub fn is_ambiguous(&self) -> bool {
+        self.framing.is_ambiguous()
     }
 
     /// What has not been read again, and the stream.
-    pub fn into_parts(self) -> (Bytes, TcpStream) {
+    pub fn into_parts(self) -> (Bytes, S) {
         (self.read, self.stream)
     }
 
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut S> {
         Pin::new(&mut self.get_mut().stream)
     }
 }
 
-impl AsyncRead for Begun {
+impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         if self.read.is_empty() {
-            return self.stream().poll_read(cx, buffer);
+            let read = self.as_mut().stream().poll_read(cx, buffer);
+            if !matches!(read, Poll::Ready(Ok(()))) {
+                return read;
+            }
+        } else {
+            let count = self.read.len().min(buffer.remaining());
+            buffer.put_slice(&self.read[..count]);
+            self.read.advance(count);
         }
-        let count = self.read.len().min(buffer.remaining());
-        buffer.put_slice(&self.read[..count]);
-        self.read.advance(count);
-        Poll::Ready(Ok(()))
+        match self.framing.follow(&buffer.filled()[before..]) {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+        }
     }
 }
 
-impl AsyncWrite for Begun {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -75,6 +93,10 @@ impl AsyncWrite for Begun {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.framing.is_ambiguous() {
+            // Its client has yet to be told so.
+            return Poll::Ready(Ok(()));
+        }
         self.stream().poll_shutdown(cx)
     }
 }

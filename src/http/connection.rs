@@ -1,9 +1,7 @@
 //! One connection: HTTP/1.1, until a handshake makes it a socket, which a session then owns.
 
 use std::{
-    cell::Cell,
-    convert::Infallible,
-    future::{Ready, poll_fn, ready},
+    future::poll_fn,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -12,46 +10,67 @@ use std::{
     task::Poll,
 };
 
-use axum::response::Response;
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, Either};
-use hyper::{
-    body::Incoming,
-    server::conn::http1::{Builder, Parts},
-    service::Service,
-};
+use hyper::server::conn::http1::{Builder, Parts};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Instant, sleep_until},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tower::ServiceExt;
 
 use super::{
-    Edge,
     accept::Shared,
     begun::Begun,
+    desk::Desk,
     farewell,
     greeting::{self, Greeting},
-    sockets::{self, Next},
+    peer::Peer,
+    sockets,
+    tls::Tls,
 };
 use crate::{callers::Permit, session::Socket};
 
-/// The longest head of a request, cookies of others on the same host included; a longer one is
-/// answered with 431, and so is one of more than hyper's 100 headers.
-const HEAD_BYTES: usize = 16 * 1024;
+/// hyper's own bound on headers, which it keeps without asking for memory.
+const USUAL_HEADERS: usize = 100;
 
-/// Serves one connection until it ends, and with it the socket that it may become. `serving` is kept while
-/// it is HTTP's.
-pub fn serve(
-    stream: TcpStream,
-    permit: Permit,
-    shared: Arc<Shared>,
-    serving: TaskTrackerToken,
-) -> impl Future<Output = ()> {
+/// What requests come over.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// The socket that it becomes behind a handshake, with what was read behind that.
+    fn socket(self, leftover: Bytes) -> Socket;
+}
+
+impl Wire for TcpStream {
+    fn socket(self, leftover: Bytes) -> Socket {
+        Socket::tcp(self, leftover)
+    }
+}
+
+impl Wire for TlsStream<TcpStream> {
+    fn socket(self, leftover: Bytes) -> Socket {
+        Socket::other(self, leftover)
+    }
+}
+
+/// A connection that was just accepted.
+pub struct Caller {
+    /// Who it is.
+    pub peer: Peer,
+    /// Its place.
+    pub permit: Permit,
+    /// Kept while it is HTTP's.
+    pub serving: TaskTrackerToken,
+}
+
+/// Serves one connection until it ends, and with it the socket that it may become.
+pub fn serve(stream: TcpStream, caller: Caller, shared: Arc<Shared>) -> impl Future<Output = ()> {
     // Boxed, or a socket would keep the room for it.
-    let beginning = Box::pin(begin(stream, permit, shared, serving));
+    let beginning = Box::pin(async move {
+        let deadline = Instant::now() + shared.head_timeout;
+        begin(stream, caller, shared, deadline).await
+    });
     async move {
         // Not taken out of the option, or there would be room for it twice.
         let mut service = beginning.await;
@@ -61,44 +80,69 @@ pub fn serve(
     }
 }
 
+/// As [`serve`], through TLS.
+pub async fn serve_tls(stream: TcpStream, caller: Caller, shared: Arc<Shared>, tls: Tls) {
+    let beginning = Box::pin(async move {
+        let deadline = Instant::now() + shared.head_timeout;
+        let accepted = tokio::select! {
+            accepted = tls.acceptor().accept(stream) => accepted,
+            () = sleep_until(deadline) => return None,
+            () = shared.stop.cancelled() => return None,
+        };
+        match accepted {
+            Ok(stream) => begin(stream, caller, shared, deadline).await,
+            Err(err) => {
+                shared.door.metrics().refused_connection("tls");
+                tracing::debug!(error = %err, "no TLS is agreed on");
+                None
+            }
+        }
+    });
+    if let Some(mut service) = beginning.await {
+        service.serve().await;
+    }
+}
+
 /// Serves a connection until it ends or is a socket's, which holds its place.
 async fn begin(
-    stream: TcpStream,
-    permit: Permit,
+    mut stream: impl Wire,
+    caller: Caller,
     shared: Arc<Shared>,
-    _serving: TaskTrackerToken,
+    deadline: Instant,
 ) -> Option<sockets::Service> {
-    let mut stream = stream;
-    let deadline = Instant::now() + shared.head_timeout;
     let greeting = tokio::select! {
-        greeting = greeting::hear(&mut stream, &shared.door) => greeting,
+        greeting = greeting::hear(&mut stream, &shared, caller.peer) => greeting,
         // Who has said nothing is simply cut off.
         () = sleep_until(deadline) => return None,
         () = shared.stop.cancelled() => return None,
     };
     match greeting {
-        Greeting::Handshake(opened) => opened.answer(stream, permit).await,
+        Greeting::Handshake(opened) => opened.answer(stream, caller.permit).await,
         Greeting::Other(said) => {
-            Box::pin(requests(Begun::new(said, stream), permit, shared, deadline)).await
+            Box::pin(requests(Begun::new(said, stream), caller, shared, deadline)).await
         }
         Greeting::Nothing => None,
     }
 }
 
 /// Serves requests, of which the first one's head must be whole at `deadline`.
-async fn requests(
-    stream: Begun,
-    permit: Permit,
+async fn requests<S: Wire>(
+    stream: Begun<S>,
+    caller: Caller,
     shared: Arc<Shared>,
     deadline: Instant,
 ) -> Option<sockets::Service> {
+    let Caller {
+        peer,
+        permit,
+        serving: _serving,
+    } = caller;
     let stop = shared.stop.clone();
-    let (head_timeout, asked) = (shared.head_timeout, Arc::new(AtomicBool::new(false)));
-    let mut connection = Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), Desk::new(shared, asked.clone()));
+    let asked = Arc::new(AtomicBool::new(false));
+    let mut connection = builder(&shared).serve_connection(
+        TokioIo::new(stream),
+        Desk::new(shared.clone(), peer, asked.clone()),
+    );
     let ended = {
         let (mut stop, mut late) = (pin!(stop.cancelled()), pin!(sleep_until(deadline)));
         let mut stopping = false;
@@ -128,13 +172,20 @@ async fn requests(
         service,
         ..
     } = connection.into_parts();
-    let (unread, mut stream) = io.into_inner().into_parts();
-    match (ended, service.next.take()) {
-        (Ended::Well, Some((edge, next))) => {
+    let begun = io.into_inner();
+    let ambiguous = begun.is_ambiguous();
+    let (unread, mut stream) = begun.into_parts();
+    match (ended, service.next()) {
+        // hyper takes it for an end where nothing of a head was there before.
+        (_, None) if ambiguous => {
+            tracing::debug!("a request could be read in two ways");
+            farewell::tell(stream, farewell::AMBIGUOUS).await;
+        }
+        (Ended::Well, Some(next)) => {
             // Copied, or a few bytes would keep the whole buffer.
             let leftover = Bytes::from([&read_buf[..], &unread].concat());
-            let socket = Socket::tcp(stream, leftover).holding(permit);
-            return Some(next.service(edge, socket));
+            let socket = stream.socket(leftover).holding(permit.of(next.portion));
+            return Some(next.next.service(next.edge, socket));
         }
         // A process that stops waits for nobody who has got his answer.
         (Ended::Well, None) if stop.is_cancelled() => {}
@@ -154,6 +205,18 @@ async fn requests(
     None
 }
 
+fn builder(shared: &Shared) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.head_timeout)
+        .max_buf_size(shared.head_bytes);
+    if shared.headers != USUAL_HEADERS {
+        builder.max_headers(shared.headers);
+    }
+    builder
+}
+
 /// How requests come to an end.
 enum Ended {
     /// After an answer.
@@ -162,44 +225,4 @@ enum Ended {
     Late,
     /// As hyper says.
     Badly(hyper::Error),
-}
-
-/// Answers the requests of one connection.
-struct Desk {
-    shared: Arc<Shared>,
-    /// Set when the first request's head is there.
-    asked: Arc<AtomicBool>,
-    /// Set when the answer to a handshake is given to the connection, which then comes to its end.
-    next: Cell<Option<(Arc<Edge>, Next)>>,
-}
-
-type Answered = Result<Response, Infallible>;
-
-impl Desk {
-    fn new(shared: Arc<Shared>, asked: Arc<AtomicBool>) -> Self {
-        Self {
-            shared,
-            asked,
-            next: Cell::new(None),
-        }
-    }
-}
-
-impl Service<hyper::Request<Incoming>> for Desk {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
-
-    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        self.asked.store(true, Ordering::Relaxed);
-        // A handshake goes no way through layers that are for pages, unless it is refused.
-        if matches!(request.uri().path(), sockets::ALL | sockets::ECHO)
-            && let Some(edge) = self.shared.door.edge()
-            && let Ok((response, next)) = edge.upgrade(&request)
-        {
-            self.next.set(Some((edge.clone(), next)));
-            return Either::Left(ready(Ok(response)));
-        }
-        Either::Right(Box::pin(self.shared.routes.clone().oneshot(request)))
-    }
 }

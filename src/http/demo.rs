@@ -72,7 +72,7 @@ async fn update(State(edge): State<Arc<Edge>>, request: Request, table: DemoTabl
     let Some(demo) = &edge.demo else {
         return edge.refuse(ErrorCode::NotFound).into_response();
     };
-    let body = answer::json_object(request, &edge.gateway.config.json).await;
+    let body = answer::json_object(request, edge.body_timeout, &edge.gateway.config.json).await;
     // What it writes waits for its turn among everybody's.
     let admitted = body.and_then(|body| Ok((body, edge.publisher.admit()?)));
     let (body, _place) = match admitted {

@@ -8,10 +8,7 @@ use axum::{
     response::IntoResponse,
 };
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::answer::Refused;
 use crate::protocol::{ErrorCode, Failure, Language};
@@ -23,19 +20,28 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const MOST_READ: usize = 256 * 1024;
 
 /// When there may be room again.
-const RETRY_MS: u32 = 5000;
+pub const RETRY_MS: u32 = 5000;
 
 /// What is told to a client whose request did not come in time (RFC 9110 §15.5.9).
 pub const LATE: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// What is told to a client whose request could be read in two ways.
+pub const AMBIGUOUS: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// There is no room, and when there may be.
+pub fn no_room() -> Failure {
+    Failure {
+        retry_after_ms: Some(RETRY_MS),
+        ..ErrorCode::Overloaded.into()
+    }
+}
+
 /// The whole response to a client for which there is no room.
 pub fn full(language: Language) -> Bytes {
     let refused = Refused {
-        failure: Failure {
-            retry_after_ms: Some(RETRY_MS),
-            ..ErrorCode::Overloaded.into()
-        },
+        failure: no_room(),
         language,
     };
     let body = refused.body().to_string();
@@ -55,7 +61,7 @@ pub fn full(language: Language) -> Bytes {
 }
 
 /// Says this, and closes.
-pub async fn tell(mut stream: TcpStream, text: &[u8]) {
+pub async fn tell(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: &[u8]) {
     // So little fits into the kernel's buffer of a new connection; if not, nobody reads it.
     if let Ok(Ok(())) = tokio::time::timeout(PATIENCE, stream.write_all(text)).await {
         close(&mut stream).await;
@@ -64,7 +70,7 @@ pub async fn tell(mut stream: TcpStream, text: &[u8]) {
 
 /// Closes a connection so that what was written arrives: to close while the client still sends would
 /// reset it, and take the answer away.
-pub async fn close(stream: &mut TcpStream) {
+pub async fn close(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let reading = async {
         stream.shutdown().await?;
         let mut scratch = [0; 1024];

@@ -9,16 +9,16 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncRead, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::{
-    Door, Edge,
+    Edge,
+    accept::Shared,
+    connection::Wire,
+    peer::Peer,
     sockets::{self, Next, Service},
 };
-use crate::{callers::Permit, session::Socket};
+use crate::callers::{Permit, Portion};
 
 /// The longest handshake that is answered here, cookies included.
 const BYTES: usize = 4 * 1024;
@@ -47,13 +47,15 @@ pub struct Opened {
     next: Next,
     /// What was sent behind it.
     leftover: Bytes,
+    /// The place of who came through a proxy.
+    portion: Option<Portion>,
 }
 
 /// Waits until the client says something, and reads it.
 ///
 /// # Cancel safety
 /// Cancel safe.
-pub async fn hear(stream: &mut TcpStream, door: &Door) -> Greeting {
+pub async fn hear(stream: &mut (impl AsyncRead + Unpin), shared: &Shared, peer: Peer) -> Greeting {
     let said = poll_fn(|context| {
         // Out here, or the task would have room for the buffer.
         let mut buffer = [MaybeUninit::uninit(); BYTES];
@@ -62,19 +64,24 @@ pub async fn hear(stream: &mut TcpStream, door: &Door) -> Greeting {
         read.map_ok(|()| Bytes::copy_from_slice(buffer.filled()))
     });
     match said.await {
-        Ok(said) if !said.is_empty() => understand(said, door),
+        Ok(said) if !said.is_empty() => understand(said, shared, peer),
         Ok(_) | Err(_) => Greeting::Nothing,
     }
 }
 
-fn understand(said: Bytes, door: &Door) -> Greeting {
-    let Some(edge) = door.edge() else {
+fn understand(said: Bytes, shared: &Shared, peer: Peer) -> Greeting {
+    let Some(edge) = shared.edge() else {
         return Greeting::Other(said);
     };
-    let opened = request(&said).and_then(|(request, length)| {
+    let opened = request(&said).and_then(|(mut request, length)| {
+        if !shared.hosts.admit(request.headers(), request.uri()) {
+            return None;
+        }
+        let portion = shared.introduce(peer, &mut request).ok()?;
         let (response, next) = edge.upgrade(&request).ok()?;
         Some(Opened {
             edge: edge.clone(),
+            portion,
             answer: written(&response),
             next,
             // Copied, or a few bytes would keep the whole head.
@@ -95,6 +102,11 @@ fn request(said: &Bytes) -> Option<(Request<()>, usize)> {
     let Ok(httparse::Status::Complete(length)) = head.parse(said) else {
         return None;
     };
+    // A line that ends without CR is for `framing.rs` to refuse.
+    let ends = memchr::memchr_iter(b'\n', &said[..length]);
+    if ends.into_iter().any(|at| at == 0 || said[at - 1] != b'\r') {
+        return None;
+    }
     let target = head.path?;
     let (path, _) = target.split_once('?').unwrap_or((target, ""));
     let asks = head.method == Some("GET")
@@ -134,10 +146,12 @@ fn written(response: &Response) -> Vec<u8> {
 
 impl Opened {
     /// Answers; returns what serves the socket then, unless the client takes no answer.
-    pub async fn answer(self, mut stream: TcpStream, permit: Permit) -> Option<Service> {
+    pub async fn answer(self, mut stream: impl Wire, permit: Permit) -> Option<Service> {
         let answered = tokio::time::timeout(PATIENCE, stream.write_all(&self.answer)).await;
         matches!(answered, Ok(Ok(()))).then(|| {
-            let socket = Socket::tcp(stream, self.leftover).holding(permit);
+            let socket = stream
+                .socket(self.leftover)
+                .holding(permit.of(self.portion));
             self.next.service(self.edge, socket)
         })
     }

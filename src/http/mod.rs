@@ -3,23 +3,30 @@
 mod accept;
 mod answer;
 mod api;
+mod authority;
 mod begun;
 mod client;
 mod connection;
 mod console;
 mod demo;
+mod desk;
 mod door;
 mod farewell;
 mod files;
+mod framing;
 mod greeting;
+mod hosts;
 mod origins;
+mod peer;
 mod pipeline;
+mod proxies;
 mod sockets;
 mod stream;
+mod tls;
 mod types;
 mod upgrade;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -37,8 +44,11 @@ use tower_http::{
 
 pub use accept::{Terms, serve};
 pub use demo::{Demo, hint};
-pub use door::Door;
+pub use door::{Door, Face};
+pub use hosts::{AllowedHosts, Hosts};
 pub use origins::Origins;
+pub use proxies::Proxies;
+pub use tls::{Tls, TlsError};
 
 use crate::{
     fanout::{Pages, Publisher},
@@ -86,6 +96,8 @@ pub struct Edge {
     pub demo: Option<Demo>,
     /// Who may connect from a browser.
     pub origins: Origins,
+    /// How long a body may take to come.
+    pub body_timeout: Duration,
     /// The sockets of the tutorial's echo.
     pub echoes: Group,
 }
@@ -105,8 +117,8 @@ fn router(edge: Arc<Edge>) -> Router {
         .route("/api/types", get(types::types))
         .route("/api/events", post(api::publish))
         .route("/api/stream", get(stream::events))
-        .route("/api/pipeline", get(pipeline::report))
-        .route("/api/dead_letters", get(pipeline::dead_letters))
+        .route(door::PIPELINE, get(pipeline::report))
+        .route(door::DEAD_LETTERS, get(pipeline::dead_letters))
         .route("/chat/update/info/", post(demo::update_info))
         .route("/chat/update/record/", post(demo::update_record))
         .route(sockets::ALL, get(sockets::refused))
@@ -144,8 +156,8 @@ fn cors(origins: &Origins) -> CorsLayer {
         return layer.allow_origin(Any);
     }
     let origins = origins.clone();
-    let allow = move |origin: &HeaderValue, request: &Parts| {
-        origins.allow(origin, request.headers.get(header::HOST))
+    let allow = move |_: &HeaderValue, request: &Parts| {
+        origins.admit(&request.headers, request.extensions.get().copied())
     };
     // What everybody may have goes to others with a wildcard, hence without credentials.
     layer
@@ -160,10 +172,8 @@ async fn same_origin_writes(
     request: Request,
     next: Next,
 ) -> Response {
-    let headers = request.headers();
-    let foreign = headers
-        .get(header::ORIGIN)
-        .is_some_and(|origin| !edge.origins.allow(origin, headers.get(header::HOST)));
+    let scheme = request.extensions().get().copied();
+    let foreign = !edge.origins.admit(request.headers(), scheme);
     if foreign && request.method() == Method::POST {
         return edge.refuse(ErrorCode::Forbidden).into_response();
     }

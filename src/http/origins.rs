@@ -1,12 +1,23 @@
 //! Which pages a browser may connect from.
 
-use axum::http::{HeaderValue, Uri};
+use axum::http::{HeaderMap, header};
+
+use super::authority::Authority;
 
 /// The rule for the `Origin` header (docs/protocol.md §3).
 #[derive(Debug, Clone)]
 pub struct Origins {
     listed: Vec<String>,
     loopback: bool,
+}
+
+/// How a request came, where that is known: in the extensions of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// As everybody on the way could read it.
+    Http,
+    /// Through TLS, ours or a trusted proxy's.
+    Https,
 }
 
 impl Origins {
@@ -21,65 +32,94 @@ impl Origins {
         self.listed.iter().any(|origin| origin == "*")
     }
 
-    /// Whether a page of `origin` may talk to this server, called `host` in the request.
-    pub fn allow(&self, origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
-        if self.any() {
+    /// Whether who sent these headers may talk to this server: a program, which sends no `Origin`, or a
+    /// page of an admitted one.
+    pub fn admit(&self, headers: &HeaderMap, scheme: Option<Scheme>) -> bool {
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        match (origins.next(), origins.next()) {
+            (None, _) => true,
+            (Some(_), Some(_)) => false,
+            (Some(origin), None) if !self.any() => origin
+                .to_str()
+                .is_ok_and(|origin| self.allow(origin, headers, scheme)),
+            (Some(_), None) => true,
+        }
+    }
+
+    fn allow(&self, origin: &str, headers: &HeaderMap, scheme: Option<Scheme>) -> bool {
+        if self.listed.iter().any(|listed| listed == origin) {
             return true;
         }
-        let Ok(origin) = origin.to_str() else {
+        let Some((of, page)) = read(origin) else {
             return false;
         };
-        if self
-            .listed
-            .iter()
-            .any(|listed| listed.eq_ignore_ascii_case(origin))
-        {
-            return true;
-        }
-        let Some(authority) = authority(origin) else {
-            return false;
-        };
-        let same = host.and_then(|host| host.to_str().ok());
-        same.is_some_and(|host| host.eq_ignore_ascii_case(&authority))
-            || (self.loopback && is_loopback(&authority))
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok());
+        let same = host.and_then(Authority::parse).is_some_and(|host| {
+            // A page that came unprotected may have been written by anybody on the way.
+            scheme.is_none_or(|scheme| scheme == of)
+                && host.host.eq_ignore_ascii_case(page.host)
+                && of.port(&host) == of.port(&page)
+        });
+        same || (self.loopback && page.is_loopback())
     }
 }
 
-/// The host and port of an `http` or `https` origin, and of nothing else.
-fn authority(origin: &str) -> Option<String> {
-    let uri: Uri = origin.parse().ok()?;
-    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
-    let plain = matches!(scheme, "http" | "https") && !authority.as_str().contains('@');
-    // An origin has no path; the parser adds "/".
-    (plain && uri.path_and_query().is_none_or(|path| path == "/") && !origin.ends_with('/'))
-        .then(|| authority.as_str().to_owned())
+impl Scheme {
+    fn port(self, authority: &Authority<'_>) -> u16 {
+        authority.port.unwrap_or(match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        })
+    }
 }
 
-fn is_loopback(authority: &str) -> bool {
-    let Ok(uri) = authority.parse::<axum::http::uri::Authority>() else {
-        return false;
+/// An `http` or `https` origin, spelled as browsers do: in lower case, and without its usual port.
+fn read(origin: &str) -> Option<(Scheme, Authority<'_>)> {
+    let (scheme, rest) = origin.split_once("://")?;
+    let scheme = match scheme {
+        "http" => Scheme::Http,
+        "https" => Scheme::Https,
+        _ => return None,
     };
-    let host = uri.host().trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+    let page = Authority::parse(rest)?;
+    let usual = Authority { port: None, ..page };
+    let spelled = !page.host.bytes().any(|b| b.is_ascii_uppercase())
+        && page.port.is_none_or(|port| port != scheme.port(&usual));
+    spelled.then_some((scheme, page))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn allows(origins: &Origins, origin: &'static str) -> bool {
-        let host = HeaderValue::from_static("care.example:8888");
-        origins.allow(&HeaderValue::from_static(origin), Some(&host))
+    fn allows(origins: &Origins, host: &'static str, origin: &'static str) -> bool {
+        admits(origins, host, &[origin], None)
+    }
+
+    fn admits(
+        origins: &Origins,
+        host: &'static str,
+        lines: &[&'static str],
+        scheme: Option<Scheme>,
+    ) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, host.parse().unwrap());
+        for line in lines {
+            headers.append(header::ORIGIN, line.parse().unwrap());
+        }
+        origins.admit(&headers, scheme)
     }
 
     #[test]
     fn only_the_same_host_and_listed_origins_are_admitted() {
         let origins = Origins::new(vec!["https://app.example".into()], false);
-        assert!(allows(&origins, "http://care.example:8888"));
-        assert!(allows(&origins, "https://app.example"));
+        let host = "care.example:8888";
+        for own in ["http://care.example:8888", "https://app.example"] {
+            assert!(allows(&origins, host, own), "{own}");
+        }
+        assert!(admits(&origins, host, &[], None));
         for foreign in [
             "null",
             "https://app.example.evil",
@@ -92,7 +132,46 @@ mod tests {
             "http://localhost:3000",
             "",
         ] {
-            assert!(!allows(&origins, foreign), "{foreign}");
+            assert!(!allows(&origins, host, foreign), "{foreign}");
+        }
+        let own = "http://care.example:8888";
+        assert!(!admits(&origins, host, &[own, own], None));
+        let any = Origins::new(vec!["*".into()], false);
+        assert!(!admits(&any, host, &[own, own], None));
+    }
+
+    #[test]
+    fn the_usual_port_of_the_origins_scheme_is_the_same_as_none() {
+        let origins = Origins::new(Vec::new(), false);
+        for (host, origin, allowed) in [
+            ("care.example", "http://care.example", true),
+            ("care.example", "https://care.example", true),
+            ("care.example:80", "http://care.example", true),
+            ("care.example:443", "https://care.example", true),
+            ("care.example:80", "https://care.example", false),
+            ("care.example:443", "http://care.example", false),
+            ("Care.Example", "https://care.example", true),
+            ("care.example", "https://care.example:443", false),
+            ("care.example", "https://Care.example", false),
+            ("care.example.", "https://care.example", false),
+        ] {
+            assert_eq!(allows(&origins, host, origin), allowed, "{host} {origin}");
+        }
+    }
+
+    #[test]
+    fn where_the_scheme_is_known_only_a_page_of_it_is_of_the_same_host() {
+        let listed = vec!["http://old.example".into()];
+        let origins = Origins::new(listed, false);
+        for (scheme, origin, allowed) in [
+            (Scheme::Https, "https://care.example", true),
+            (Scheme::Https, "http://care.example", false),
+            (Scheme::Http, "http://care.example", true),
+            (Scheme::Http, "https://care.example", false),
+            (Scheme::Https, "http://old.example", true),
+        ] {
+            let told = admits(&origins, "care.example", &[origin], Some(scheme));
+            assert_eq!(told, allowed, "{scheme:?} {origin}");
         }
     }
 
@@ -104,9 +183,10 @@ mod tests {
             "http://127.0.0.1",
             "http://[::1]:5173",
         ] {
-            assert!(allows(&origins, local), "{local}");
+            assert!(allows(&origins, "127.0.0.1:8888", local), "{local}");
         }
-        assert!(!allows(&origins, "http://localhost.evil:3000"));
-        assert!(!allows(&origins, "http://127.0.0.1.evil"));
+        for foreign in ["http://localhost.evil:3000", "http://127.0.0.1.evil"] {
+            assert!(!allows(&origins, "127.0.0.1:8888", foreign), "{foreign}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, header},
+    http::{Extensions, HeaderMap, header},
     response::{IntoResponse, Response},
 };
 
@@ -132,7 +132,7 @@ impl Edge {
             false => None,
         };
         if request.uri().path() == ECHO {
-            let as_what = match self.admits(headers) {
+            let as_what = match self.admits(headers, request.extensions()) {
                 true => As::Echo,
                 false => As::Foreign,
             };
@@ -146,7 +146,7 @@ impl Edge {
         // The tutorial prints the token. It is read here too, and never written down.
         let token = headers.get("token").map_or("none", |_| "***");
         tracing::debug!(token, "a socket opens");
-        let as_what = match self.admits(headers) {
+        let as_what = match self.admits(headers, request.extensions()) {
             true => As::Session(opening),
             false => As::Foreign,
         };
@@ -155,9 +155,8 @@ impl Edge {
     }
 
     /// A program without an `Origin` is admitted; a browser only from an allowed one.
-    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
-        let origin = headers.get(header::ORIGIN);
-        origin.is_none_or(|origin| self.origins.allow(origin, headers.get(header::HOST)))
+    pub(super) fn admits(&self, headers: &HeaderMap, extensions: &Extensions) -> bool {
+        self.origins.admit(headers, extensions.get().copied())
     }
 
     /// Tells a request that is no handshake what is needed (RFC 9110 §15.5.22).

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::Body,
     extract::{RawQuery, State},
-    http::{HeaderMap, HeaderName, header},
+    http::{Extensions, HeaderMap, HeaderName, header},
     response::{IntoResponse, Response},
 };
 
@@ -22,9 +22,10 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub async fn events(
     State(edge): State<Arc<Edge>>,
     RawQuery(query): RawQuery,
+    extensions: Extensions,
     headers: HeaderMap,
 ) -> Response {
-    if !edge.admits(&headers) {
+    if !edge.admits(&headers, &extensions) {
         return edge.refuse(ErrorCode::Forbidden).into_response();
     }
     match edge.stream(query.as_deref().unwrap_or(""), &headers) {

@@ -44,6 +44,8 @@ pub enum ErrorCode {
     PayloadTooLarge,
     /// The body must be `application/json`.
     UnsupportedMediaType,
+    /// This server is not called by the `Host` of the request. Ask for it by its name.
+    Misdirected,
     /// This path is a WebSocket. Ask for an upgrade, with version 13.
     UpgradeRequired,
     /// Too many requests at once, or in a second. Ask again after `retry_after_ms`.
@@ -129,6 +131,7 @@ impl ErrorCode {
             Self::RequestTimeout => 408,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::Misdirected => 421,
             Self::UpgradeRequired => 426,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
@@ -173,6 +176,7 @@ impl ErrorCode {
             Self::RequestTimeout => "request_timeout",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::Misdirected => "misdirected",
             Self::UpgradeRequired => "upgrade_required",
             Self::TooManyRequests => "too_many_requests",
             Self::Internal => "internal",
@@ -208,6 +212,10 @@ impl ErrorCode {
             Self::UnsupportedMediaType => (
                 "请求体必须是 application/json",
                 "the body must be application/json",
+            ),
+            Self::Misdirected => (
+                "这里不是请求的主机",
+                "this server does not answer to the name in Host",
             ),
             Self::UpgradeRequired => ("这个地址是 WebSocket", "this path is a WebSocket"),
             Self::TooManyRequests => (

@@ -329,6 +329,25 @@ describe("the console's views", { concurrency: false }, () => {
     assert.deepEqual(page.complaints, []);
   });
 
+  test("a server that shows its pipeline to operators only is said to, in both languages", async (t) => {
+    t.after(closePages);
+    const other = await Server.create();
+    t.after(() => other.remove());
+    await other.configure('[server]\noperator_listen = "127.0.0.1:0"\n');
+    await other.start();
+    for (const [language, words] of [["en", en], ["zh", zh]]) {
+      const page = await openConsole(browser, other, { locale: language === "zh" ? "zh-CN" : "en-GB", view: "pipeline" });
+      opened.push(page.context());
+      await page.waitForSelector("#stages[data-stale=true]");
+      assert.equal(await page.textContent("#pipeline-state"), words["pipeline.elsewhere"]);
+      await page.click("[data-view=letters]");
+      await page.waitForSelector("#letters-empty:not([hidden])");
+      assert.equal(await page.textContent("#letters-empty"), words["letters.elsewhere"]);
+      // All else is as ever.
+      await page.waitForSelector("#state[data-state=live]");
+    }
+  });
+
   test("the pipeline is seen at work, and when its server is gone", async (t) => {
     t.after(closePages);
     const page = await open({ view: "pipeline" });

@@ -169,7 +169,7 @@ async fn a_connection_beyond_the_last_place_gets_a_503_and_a_place_that_is_left_
     silent.clear();
     wait_until("the metrics", async || {
         let mut one = connect(&server).await;
-        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         send(&mut one, request).await;
         let text = rest(&mut one).await;
         let refused = text.contains("rowcast_connections_refused_total{kind=\"total\"}");

@@ -2,6 +2,7 @@
 //! WebSocket client that keeps what it saw, and writers that are other processes. Every wait has
 //! a deadline and names what it waited for.
 
+pub mod authority;
 pub mod client;
 pub mod command;
 pub mod django;
@@ -21,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use authority::Authority;
 pub use client::{Closed, Socket};
 pub use command::{Folder, Ran};
 pub use django::Project;

@@ -34,6 +34,7 @@ pub struct Server {
     folder: Arc<tempfile::TempDir>,
     options: Options,
     address: String,
+    operator: Option<String>,
     log: Arc<Mutex<String>>,
 }
 
@@ -87,13 +88,22 @@ impl Server {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        let address = match line.trim().strip_prefix("listening on http://") {
-            Some(address) => address.to_owned(),
+        let announced = line.trim().strip_prefix("listening on ");
+        let announced = announced.and_then(|url| url.split_once("://"));
+        let address = match announced {
+            Some((_, address)) => address.to_owned(),
             None => {
                 let _ = child.wait();
                 panic!("the gateway did not start: {line}\n{}", log.lock().unwrap());
             }
         };
+        let config = options.config.as_deref().unwrap_or_default();
+        let operator = config.contains("\noperator_listen = ").then(|| {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            let address = line.trim().strip_prefix("for operators on http://");
+            address.unwrap_or_default().to_owned()
+        });
         // Somebody must read the rest, or the gateway would stand still on a full pipe.
         std::thread::spawn(move || stdout.read_to_string(&mut String::new()));
         Self {
@@ -101,6 +111,7 @@ impl Server {
             folder,
             options,
             address,
+            operator,
             log,
         }
     }
@@ -128,6 +139,11 @@ impl Server {
     /// `127.0.0.1:PORT`
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The address for operators, where the configuration gives them one of their own.
+    pub fn operator(&self) -> &str {
+        self.operator.as_deref().expect("no operator_listen")
     }
 
     /// The URL of an HTTP path.

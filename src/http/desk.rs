@@ -1,0 +1,194 @@
+//! Where the requests of one connection are answered: what holds for all of them comes before any route.
+
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    future::{Ready, ready},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, Either};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    service::Service,
+};
+use tower::ServiceExt;
+
+use super::{Edge, accept::Shared, door, farewell, peer::Peer, sockets, stream};
+use crate::{
+    callers::Portion,
+    protocol::{ErrorCode, Failure},
+};
+
+/// Answers the requests of one connection.
+pub struct Desk {
+    shared: Arc<Shared>,
+    peer: Peer,
+    /// Set when the first request's head is there.
+    asked: Arc<AtomicBool>,
+    /// Set when the answer to a handshake is given to the connection, which then comes to its end.
+    next: Cell<Option<Next>>,
+}
+
+/// What becomes of a connection whose handshake was answered.
+pub struct Next {
+    pub edge: Arc<Edge>,
+    pub next: sockets::Next,
+    /// The place of who came through a proxy.
+    pub portion: Option<Portion>,
+}
+
+type Answered = Result<Response, Infallible>;
+
+impl Desk {
+    pub fn new(shared: Arc<Shared>, peer: Peer, asked: Arc<AtomicBool>) -> Self {
+        Self {
+            shared,
+            peer,
+            asked,
+            next: Cell::new(None),
+        }
+    }
+
+    /// What the connection is to become, if its last request was a handshake that was answered.
+    pub fn next(&self) -> Option<Next> {
+        self.next.take()
+    }
+
+    /// What is refused whatever the path, but for those by which a supervisor looks after the process.
+    fn introduce(
+        &self,
+        request: &mut hyper::Request<Incoming>,
+    ) -> Result<Option<Portion>, Box<Response>> {
+        let refuse = |failure: Failure| Box::new(self.shared.door.refuse(failure).into_response());
+        if let Some(rule) = broken_rule(request) {
+            return Err(Box::new(last(*refuse(Failure::param(rule)))));
+        }
+        if door::is_health(request.uri().path()) {
+            return Ok(None);
+        }
+        if !self.shared.hosts.admit(request.headers(), request.uri()) {
+            return Err(refuse(Failure {
+                detail: Some("Host: one of server.allowed_hosts"),
+                ..ErrorCode::Misdirected.into()
+            }));
+        }
+        let introduced = self.shared.introduce(self.peer, request);
+        introduced.map_err(|full| {
+            self.shared.door.metrics().refused_connection(full.kind());
+            match stream::is_event_source(request.headers()) {
+                true => Box::new(stream::come_back(farewell::RETRY_MS)),
+                false => refuse(farewell::no_room()),
+            }
+        })
+    }
+}
+
+impl Service<hyper::Request<Incoming>> for Desk {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
+
+    fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
+        self.asked.store(true, Ordering::Relaxed);
+        let is_last = is_last(request.headers());
+        let portion = match self.introduce(&mut request) {
+            Ok(portion) => portion,
+            Err(refused) if is_last => return Either::Left(ready(Ok(last(*refused)))),
+            Err(refused) => return Either::Left(ready(Ok(*refused))),
+        };
+        // A handshake goes no way through layers that are for pages, unless it is refused.
+        if matches!(request.uri().path(), sockets::ALL | sockets::ECHO)
+            && let Some(edge) = self.shared.edge()
+            && let Ok((response, next)) = edge.upgrade(&request)
+        {
+            self.next.set(Some(Next {
+                edge: edge.clone(),
+                next,
+                portion,
+            }));
+            return Either::Left(ready(Ok(response)));
+        }
+        let answer = self.shared.routes.clone().oneshot(request);
+        Either::Right(Box::pin(async move {
+            let response = answer.await?;
+            let response = if is_last { last(response) } else { response };
+            Ok(match portion {
+                Some(portion) => response.map(|body| {
+                    Body::new(Held {
+                        body,
+                        _portion: portion,
+                    })
+                }),
+                None => response,
+            })
+        }))
+    }
+}
+
+/// The rule of HTTP that a request breaks, where a server between might have read it otherwise.
+fn broken_rule<B>(request: &hyper::Request<B>) -> Option<&'static str> {
+    let headers = request.headers();
+    let several = |name: HeaderName| headers.get_all(name).iter().nth(1).is_some();
+    let hosts = headers.contains_key(header::HOST) || request.version() < Version::HTTP_11;
+    if !hosts || several(header::HOST) {
+        return Some("Host: once");
+    }
+    if several(header::ORIGIN) {
+        return Some("Origin: once");
+    }
+    let length = headers.get(header::CONTENT_LENGTH);
+    let body = length.is_some_and(|length| length != "0")
+        || headers.contains_key(header::TRANSFER_ENCODING);
+    let bodiless = matches!(*request.method(), Method::GET | Method::HEAD);
+    (bodiless && body).then_some("a GET has no body")
+}
+
+/// Whether what comes behind a request cannot be told apart from it (`framing.rs`).
+fn is_last(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING) || headers.contains_key(header::UPGRADE)
+}
+
+/// The last answer on its connection.
+fn last(mut response: Response) -> Response {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().append(header::CONNECTION, close);
+    response
+}
+
+/// A body whose client has a place until it is sent.
+struct Held {
+    body: Body,
+    _portion: Portion,
+}
+
+impl hyper::body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
