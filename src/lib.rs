@@ -34,6 +34,7 @@ pub mod store;
 pub mod clock;
 pub mod event;
 pub mod horizon;
+pub mod identity;
 pub mod metrics;
 pub mod position;
 pub mod predicate;
