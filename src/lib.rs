@@ -21,6 +21,7 @@ pub mod query;
 pub mod relay;
 
 // floor 1: the rooms
+pub mod auth;
 pub mod bus;
 pub mod callers;
 pub mod groups;

@@ -251,11 +251,13 @@ fn every_stage_shown_is_one_that_is_told() {
 /// Every [`ErrorCode`].
 fn codes() -> Vec<ErrorCode> {
     use ErrorCode::{
-        BadJson, BadParam, BusUnavailable, DbUnavailable, Forbidden, Internal, MethodNotAllowed,
-        NotFound, Overloaded, PayloadTooLarge, QueryTimeout, RequestTimeout, Starting,
-        TooManyRequests, UnknownType, UnsupportedMediaType, UpgradeRequired,
+        AuthUnavailable, BadJson, BadParam, BusUnavailable, DbUnavailable, Forbidden, Internal,
+        MethodNotAllowed, NotFound, Overloaded, PayloadTooLarge, QueryTimeout, RequestTimeout,
+        Starting, TokenExpired, TokenInvalid, TokenMissing, TokenRevoked, TooManyRequests,
+        UnknownType, UnsupportedMediaType, UpgradeRequired,
     };
     let all = vec![
+        AuthUnavailable,
         BadJson,
         BadParam,
         BusUnavailable,
@@ -268,6 +270,10 @@ fn codes() -> Vec<ErrorCode> {
         PayloadTooLarge,
         QueryTimeout,
         RequestTimeout,
+        TokenExpired,
+        TokenInvalid,
+        TokenMissing,
+        TokenRevoked,
         TooManyRequests,
         Starting,
         UnknownType,
@@ -376,6 +382,8 @@ fn every_metric_is_explained_and_nothing_that_is_none() {
     metrics.error("bad_json");
     metrics.inexact("late");
     metrics.refused_connection("total");
+    metrics.auth.refused("expired");
+    metrics.auth.looked_for_keys(true);
     let exposed = metrics.to_text();
     let names: BTreeSet<String> = exposed
         .lines()

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod auth;
 mod autobahn;
 mod bench;
 mod bus_contract;

@@ -4,11 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use rowcast::{
+    auth::{Auth, Settings},
     bus::Bus,
     callers::Room,
     fanout::{self, Pages},
     groups::Group,
-    http::{self, Door, Edge, Origins, Terms},
+    http::{self, Door, Edge, Origins, Terms, Tokens},
     metrics::{Health, Metrics},
     pipeline::{self, Process, Serving, Watching},
     position::{Epoch, Position},
@@ -64,6 +65,8 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
         pages: pages.clone(),
         queries,
         group,
+        // Nothing is judged, as with an empty configuration.
+        auth: Auth::new(Settings::default(), metrics.clone()).unwrap(),
         metrics: metrics.clone(),
         health: health.clone(),
         config: sessions(),
@@ -78,6 +81,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
         pages,
         demo: None,
         origins: Origins::new(Vec::new(), true),
+        tokens: Tokens::default(),
         echoes: Group::new("echo", MAX_SOCKETS),
     };
     let door = Door::of_gateway(health, metrics, Language::En);

@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Value as Json, json};
 
-use super::{Exit, NATS_REMEDY, Publish, gateway_url};
+use super::{Exit, NATS_REMEDY, Publish, gateway_token, gateway_url};
 use crate::{
     app,
     bus::Bus,
@@ -39,14 +39,13 @@ pub async fn run(config: &Config, asked: &Publish) -> anyhow::Result<Exit> {
 }
 
 async fn post(url: &str, event: &Json) -> anyhow::Result<Json> {
-    let sent = reqwest::Client::new()
-        .post(format!("{url}/api/events"))
-        .json(event)
-        .send()
-        .await
-        .with_context(|| {
-            format!("no gateway answers at {url}; start `rowcast`, or name it with --url")
-        })?;
+    let mut request = reqwest::Client::new().post(format!("{url}/api/events"));
+    if let Some(token) = gateway_token() {
+        request = request.bearer_auth(token);
+    }
+    let sent = request.json(event).send().await.with_context(|| {
+        format!("no gateway answers at {url}; start `rowcast`, or name it with --url")
+    })?;
     let status = sent.status();
     let answer: Json = sent
         .json()

@@ -160,15 +160,16 @@ impl Layers {
 
     /// Holds the listener against the rule of docs/protocol.md §5.
     fn admit(self) -> Result<Config, ConfigError> {
-        let listen = &self.config.server.listen;
-        if listen.is_loopback() || self.config.anonymous() {
+        self.config.fits()?;
+        let (listen, auth) = (&self.config.server.listen, &self.config.auth);
+        if listen.is_loopback() || auth.anonymous || auth.judges() {
             return Ok(self.config);
         }
         let problem = format!(
             "on {listen} other machines could connect, and each of them would see every topic"
         );
-        let advice = "if that is meant, write auth.anonymous = true (a section [auth] with the line \
-                      anonymous = true),\n  or set ROWCAST__AUTH__ANONYMOUS=true";
+        let advice = "say in [auth] how they are told apart, such as with auth.jwks_url; or, if that is \
+                      meant, write auth.anonymous = true\n  there, or set ROWCAST__AUTH__ANONYMOUS=true";
         Err(ConfigError::new(self.listen, "server.listen", problem).advise(advice))
     }
 }

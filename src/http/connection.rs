@@ -1,12 +1,11 @@
 //! One connection: HTTP/1.1, until a handshake makes it a socket, which a session then owns.
 
 use std::{
-    cell::Cell,
     convert::Infallible,
     future::{Ready, poll_fn, ready},
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
@@ -34,7 +33,7 @@ use super::{
     begun::Begun,
     farewell,
     greeting::{self, Greeting},
-    sockets::{self, Next},
+    sockets::{self, Next, NotUpgraded},
 };
 use crate::{callers::Permit, session::Socket};
 
@@ -129,7 +128,7 @@ async fn requests(
         ..
     } = connection.into_parts();
     let (unread, mut stream) = io.into_inner().into_parts();
-    match (ended, service.next.take()) {
+    match (ended, service.take_next()) {
         (Ended::Well, Some((edge, next))) => {
             // Copied, or a few bytes would keep the whole buffer.
             let leftover = Bytes::from([&read_buf[..], &unread].concat());
@@ -170,8 +169,11 @@ struct Desk {
     /// Set when the first request's head is there.
     asked: Arc<AtomicBool>,
     /// Set when the answer to a handshake is given to the connection, which then comes to its end.
-    next: Cell<Option<(Arc<Edge>, Next)>>,
+    next: Slot,
 }
+
+/// What becomes of a connection, once that is known.
+type Slot = Arc<Mutex<Option<(Arc<Edge>, Next)>>>;
 
 type Answered = Result<Response, Infallible>;
 
@@ -180,8 +182,16 @@ impl Desk {
         Self {
             shared,
             asked,
-            next: Cell::new(None),
+            next: Arc::default(),
         }
+    }
+
+    fn take_next(&self) -> Option<(Arc<Edge>, Next)> {
+        // Nothing in here panics half way through a change.
+        self.next
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 
@@ -192,14 +202,38 @@ impl Service<hyper::Request<Incoming>> for Desk {
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         self.asked.store(true, Ordering::Relaxed);
+        let routes = self.shared.routes.clone();
         // A handshake goes no way through layers that are for pages, unless it is refused.
         if matches!(request.uri().path(), sockets::ALL | sockets::ECHO)
             && let Some(edge) = self.shared.door.edge()
-            && let Ok((response, next)) = edge.upgrade(&request)
         {
-            self.next.set(Some((edge.clone(), next)));
-            return Either::Left(ready(Ok(response)));
+            match edge.upgrade(&request) {
+                Ok((response, next)) => {
+                    will_be(&self.next, edge.clone(), next);
+                    return Either::Left(ready(Ok(response)));
+                }
+                Err(NotUpgraded::Later(presented)) => {
+                    let (edge, next) = (edge.clone(), self.next.clone());
+                    return Either::Right(Box::pin(async move {
+                        let mut request = request;
+                        let admission = edge.gateway.auth.judge(&presented).await;
+                        request.extensions_mut().insert(admission);
+                        if let Ok((response, upgraded)) = edge.upgrade(&request) {
+                            will_be(&next, edge, upgraded);
+                            return Ok(response);
+                        }
+                        routes.oneshot(request).await
+                    }));
+                }
+                Err(_) => {}
+            }
         }
-        Either::Right(Box::pin(self.shared.routes.clone().oneshot(request)))
+        Either::Right(Box::pin(routes.oneshot(request)))
     }
+}
+
+/// Notes what becomes of a connection.
+fn will_be(slot: &Slot, edge: Arc<Edge>, next: Next) {
+    // Nothing in here panics half way through a change.
+    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((edge, next));
 }

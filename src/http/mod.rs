@@ -14,10 +14,12 @@ mod files;
 mod greeting;
 mod origins;
 mod pipeline;
+mod revoke;
 mod sockets;
 mod stream;
 mod types;
 mod upgrade;
+mod who;
 
 use std::sync::Arc;
 
@@ -39,6 +41,7 @@ pub use accept::{Terms, serve};
 pub use demo::{Demo, hint};
 pub use door::Door;
 pub use origins::Origins;
+pub use who::Tokens;
 
 use crate::{
     fanout::{Pages, Publisher},
@@ -86,6 +89,8 @@ pub struct Edge {
     pub demo: Option<Demo>,
     /// Who may connect from a browser.
     pub origins: Origins,
+    /// How tokens may come beside the headers.
+    pub tokens: Tokens,
     /// The sockets of the tutorial's echo.
     pub echoes: Group,
 }
@@ -106,6 +111,7 @@ fn router(edge: Arc<Edge>) -> Router {
         .route("/api/stream", get(stream::events))
         .route("/api/pipeline", get(pipeline::report))
         .route("/api/dead_letters", get(pipeline::dead_letters))
+        .route("/api/revoke", post(revoke::revoke))
         .route("/chat/update/info/", post(demo::update_info))
         .route("/chat/update/record/", post(demo::update_record))
         .route(sockets::ALL, get(sockets::refused))
@@ -114,6 +120,7 @@ fn router(edge: Arc<Edge>) -> Router {
         .method_not_allowed_fallback(|State(edge): State<Arc<Edge>>| async move {
             edge.refuse(ErrorCode::MethodNotAllowed)
         })
+        .layer(from_fn_with_state(edge.clone(), who::identified))
         .layer(from_fn_with_state(edge.clone(), same_origin_writes))
         .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
         .layer(cors)

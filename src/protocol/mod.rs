@@ -18,7 +18,7 @@ pub use frame::{
     welcome,
 };
 pub use params::{Condition, Key, MAX_IN_LIST, Params, Select, Test};
-pub use request::{Hello, Interest, Mode, Request, Rid};
+pub use request::{Hello, Interest, Mode, Request, Rid, Token};
 pub use turned::{data_of, turned};
 pub use url::query_string;
 

@@ -34,6 +34,8 @@ pub struct Link {
     rest: Bytes,
     queue: VecDeque<Bytes>,
     queued_bytes: usize,
+    /// Of the first in the queue a part is written.
+    begun: bool,
     /// Its place among the callers.
     _permit: Option<Permit>,
 }
@@ -72,6 +74,7 @@ impl Link {
             rest: socket.leftover,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            begun: false,
             _permit: socket.permit,
         }
     }
@@ -140,6 +143,19 @@ impl Link {
         self.queue.push_back(frame);
     }
 
+    /// Queues the rest of a frame that somebody else has begun, while nothing else waits.
+    pub fn go_on(&mut self, rest: Bytes) {
+        self.begun = self.queue.is_empty();
+        self.push(rest);
+    }
+
+    /// Throws away what is queued, but for the rest of a frame that was begun: what follows could not be
+    /// read without it.
+    pub fn forget(&mut self) {
+        self.queue.truncate(usize::from(self.begun));
+        self.queued_bytes = self.queue.iter().map(Bytes::len).sum();
+    }
+
     /// Bytes that wait to be written.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
@@ -203,10 +219,12 @@ impl Link {
         while let Some(front) = self.queue.front_mut() {
             if written < front.len() {
                 front.advance(written);
+                self.begun |= written > 0;
                 return;
             }
             written -= front.len();
             self.queue.pop_front();
+            self.begun = false;
         }
     }
 }

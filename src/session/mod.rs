@@ -17,6 +17,7 @@ mod place;
 mod reads;
 mod requests;
 mod resume;
+mod rights;
 mod seats;
 mod seen;
 mod socket;
@@ -39,13 +40,16 @@ use filters::Interests;
 pub use lane::Lanes;
 use lane::Seated;
 use reads::Reads;
+use rights::Rights;
 use seen::Seen;
 pub use socket::{Duplex, Socket};
 use wire::Wire;
 
 use crate::{
+    auth::Auth,
     fanout::{Backlog, Pages},
     groups::Group,
+    identity::Identity,
     metrics::{Behind, Health, Metrics, Part},
     position::Position,
     protocol::{self, CloseReason, Failure, Language, Mode, Rid, Select},
@@ -105,6 +109,8 @@ pub struct Gateway {
     pub lanes: Lanes,
     /// The filters of all sockets.
     pub filters: Filters,
+    /// Who may connect.
+    pub auth: Auth,
     /// The audience.
     pub group: Group,
     /// What is counted.
@@ -131,6 +137,10 @@ pub struct Opening {
     pub hello_first: bool,
     /// What is sent once the socket has fallen behind.
     pub mode: Mode,
+    /// Who opens it.
+    pub identity: Identity,
+    /// Nobody knows yet who that is: the hello must bring a token.
+    pub owes_token: bool,
 }
 
 /// A direct query of this session.
@@ -189,6 +199,9 @@ type Answer = (Ask, Result<Arc<Snapshot>, Failure>);
 struct Session {
     gateway: Arc<Gateway>,
     wire: Wire,
+    /// Who is connected. What he may see is judged by these claims, and by the newest of them.
+    identity: Identity,
+    rights: Rights,
     /// Where the lane writes to this socket; taken when it is up to date for the first time.
     seat: Option<Seated>,
     /// The lane goes on along the stream: seq, cursor, interests and what was seen are there.
@@ -239,6 +252,8 @@ impl Session {
         };
         let mut session = Self {
             wire,
+            identity: Identity::anonymous(),
+            rights: Rights::default(),
             seat: None,
             stands: false,
             interests: Interests::new(opening.types),
@@ -258,6 +273,8 @@ impl Session {
             clocks,
             gateway,
         };
+        session.identify(opening.identity);
+        session.rights.owes_token = opening.owes_token;
         if session.wire.is_one_way() {
             // As after a hello: the client cannot say one.
             session.greeted = true;
@@ -276,6 +293,9 @@ impl Session {
         gateway.metrics.sessions.inc();
         if let End::Close(reason) = self.serve().await {
             gateway.metrics.close(reason.code(), reason.text());
+            if reason.silences() {
+                self.wire.forget();
+            }
             Box::pin(self.wire.close(reason)).await;
         }
         gateway.metrics.sessions.dec();
@@ -293,7 +313,7 @@ impl Session {
             // What takes its time is boxed: a socket that waits should cost little.
             if !self.stands {
                 ring.borrow_and_update();
-                if let Err(end) = Box::pin(self.advance()).await {
+                if let Err(end) = Box::pin(self.advance_entitled()).await {
                     return end;
                 }
                 self.stand();
@@ -309,7 +329,13 @@ impl Session {
     fn due(&self) -> Instant {
         let clocks = &self.clocks;
         let held = self.held.iter().map(|held| held.until);
-        let others = [clocks.pong, clocks.tick, clocks.hello, clocks.retry];
+        let others = [
+            clocks.pong,
+            clocks.tick,
+            clocks.hello,
+            clocks.retry,
+            self.rights.until,
+        ];
         let earliest = others.into_iter().flatten().chain(held).min();
         earliest.map_or(clocks.ping, |earliest| earliest.min(clocks.ping))
     }
@@ -365,7 +391,7 @@ impl Session {
         // A query that still runs is not answered; the client asks again when it is back.
         self.running = Reads::default();
         self.queued.clear();
-        let mut sent = self.advance().await;
+        let mut sent = self.advance_entitled().await;
         if sent.is_ok() && self.greeted {
             sent = self.wire.send(protocol::drain(away(waiting))).await;
         }

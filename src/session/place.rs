@@ -14,6 +14,8 @@ use crate::protocol::CloseReason;
 pub(super) enum Woken {
     /// The process stops.
     Stop,
+    /// What was granted is revoked.
+    Revoked,
     /// A query was read.
     Answer(Answer),
     /// A clock.
@@ -37,9 +39,18 @@ impl Session {
                 None => std::future::pending().await,
             }
         };
+        let revoked = self.rights.revoked();
+        let is_granted = revoked.is_some();
+        let revoked = async {
+            match revoked {
+                Some(revoked) => revoked.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = self.gateway.stop.cancelled() => Woken::Stop,
+            () = revoked, if is_granted => Woken::Revoked,
             // Before what the client sends: a flood of it must not keep answers waiting.
             answer = self.running.next() => Woken::Answer(answer),
             () = tokio::time::sleep_until(due) => Woken::Due,
@@ -56,12 +67,14 @@ impl Session {
             return Ok(());
         }
         self.take_place()?;
+        // Whatever came: nothing more is done for who has no right to it.
+        self.entitled()?;
         match woken {
             Woken::Stop => Err(self.leave().await),
             Woken::Answer(answer) => self.answered(answer).await,
             Woken::Due => self.tick().await,
             Woken::Said(inbound) => self.inbound(inbound).await,
-            Woken::Returned | Woken::Grown => Ok(()),
+            Woken::Returned | Woken::Grown | Woken::Revoked => Ok(()),
         }
     }
 

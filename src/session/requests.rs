@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Ask, End, Session, filters::Interests};
+use super::{Ask, End, Session, filters::Interests, rights::Introduced};
 use crate::{
     protocol::{self, CloseReason, ErrorCode, Failure, Hello, Interest, Request, Rid, Select},
     query::RETRY_AFTER_MS,
@@ -22,16 +22,20 @@ impl Session {
             return Err(End::Close(CloseReason::TooBig));
         }
         match Request::parse(text) {
+            // Who has not said who he is learns nothing, not even which topics there are.
+            Ok(
+                Request::Query { rid, .. }
+                | Request::Subscribe(rid, _)
+                | Request::Unsubscribe(rid, _),
+            ) if self.rights.owes_token => {
+                self.fail(Failure::from(ErrorCode::TokenMissing).to(rid))
+                    .await
+            }
             Ok(Request::Query { topic, rid, select }) => self.query(&topic, rid, select).await,
             Ok(Request::Hello(hello)) => self.hello(hello).await,
             Ok(Request::Subscribe(rid, types)) => self.subscribe(rid, types).await,
             Ok(Request::Unsubscribe(rid, types)) => self.unsubscribe(rid, &types).await,
-            // Tokens are not judged yet; the client learns that this one was taken.
-            Ok(Request::Auth(rid)) => {
-                self.wire
-                    .send(protocol::ok(rid.as_ref(), &self.cursor))
-                    .await
-            }
+            Ok(Request::Auth(rid, token)) => self.renewed(rid, token).await,
             Ok(Request::Ping(rid)) => self.wire.send(protocol::pong(rid.as_ref())).await,
             Err(failure) => {
                 if failure.code == ErrorCode::BadJson {
@@ -111,6 +115,9 @@ impl Session {
             // What was already pushed cannot be taken back.
             let failure = Failure::param("since: in the URL, or on a socket with hello=1");
             return self.fail(failure.to(hello.rid)).await;
+        }
+        if self.introduced(hello.rid.as_ref(), hello.token).await? == Introduced::No {
+            return Ok(());
         }
         if let Some(types) = hello.types {
             match self.gateway.named(types).await {
