@@ -35,7 +35,7 @@ pub use url::HttpUrl;
 use crate::{
     identity::Identity,
     metrics::Metrics,
-    protocol::{CloseReason, ErrorCode},
+    protocol::{CloseReason, ErrorCode, Failure},
 };
 use fixed::Fixed;
 use forward::Forward;
@@ -46,6 +46,9 @@ use revoked::Revoked;
 
 /// The longest token. What is in one is a few hundred bytes.
 pub const MAX_TOKEN_BYTES: usize = 4 * 1024;
+
+/// When who could not be judged may try again.
+pub const RETRY_AFTER_MS: u32 = 5000;
 
 /// Revocations on their way to other gateways.
 const ANNOUNCED: usize = 256;
@@ -341,13 +344,16 @@ impl Auth {
 
 impl Refused {
     /// What is told.
-    pub fn error(self) -> ErrorCode {
+    pub fn failure(self) -> Failure {
         match self {
-            Self::Missing => ErrorCode::TokenMissing,
-            Self::Expired => ErrorCode::TokenExpired,
-            Self::Revoked => ErrorCode::TokenRevoked,
-            Self::Invalid(_) => ErrorCode::TokenInvalid,
-            Self::Unavailable => ErrorCode::AuthUnavailable,
+            Self::Missing => ErrorCode::TokenMissing.into(),
+            Self::Expired => ErrorCode::TokenExpired.into(),
+            Self::Revoked => ErrorCode::TokenRevoked.into(),
+            Self::Invalid(_) => ErrorCode::TokenInvalid.into(),
+            Self::Unavailable => Failure {
+                retry_after_ms: Some(RETRY_AFTER_MS),
+                ..ErrorCode::AuthUnavailable.into()
+            },
         }
     }
 

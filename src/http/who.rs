@@ -11,8 +11,8 @@ use axum::{
 };
 use bytes::Bytes;
 
-use super::{Edge, answer, sockets};
-use crate::auth::{Admission, Handshake, Presented, Refused};
+use super::{Edge, answer, sockets, stream};
+use crate::auth::{Admission, Handshake, Presented, RETRY_AFTER_MS, Refused};
 
 /// The tutorial's header.
 const TOKEN: HeaderName = HeaderName::from_static("token");
@@ -83,7 +83,7 @@ impl Edge {
     /// Refuses somebody, and counts it.
     pub(super) fn turn_away(&self, refused: Refused) -> Response {
         self.gateway.metrics.auth.refused(refused.reason());
-        let mut response = self.refuse(refused.error()).into_response();
+        let mut response = self.refuse(refused.failure()).into_response();
         answer::challenge(&mut response);
         response
     }
@@ -118,7 +118,15 @@ pub async fn identified(
             request.extensions_mut().insert(identity);
             next.run(request).await
         }
-        Err(refused) => edge.turn_away(refused),
+        Err(refused) => {
+            let is_stream = stream::is_event_source(request.headers());
+            let response = edge.turn_away(refused);
+            match refused {
+                // It would give up for good.
+                Refused::Unavailable if is_stream => stream::come_back(RETRY_AFTER_MS),
+                _ => response,
+            }
+        }
     }
 }
 

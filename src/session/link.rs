@@ -392,4 +392,38 @@ mod tests {
         assert_eq!(talk.await.unwrap(), frames.concat());
         assert!(matches!(link.recv().await, Received::End));
     }
+
+    #[tokio::test]
+    async fn what_is_thrown_away_leaves_the_rest_of_a_frame_that_was_begun() {
+        let (mut client, stream) = tokio::io::duplex(7);
+        let mut link = Link::new(Socket::other(stream, Bytes::new()), LIMITS);
+        for frame in [b"first frame", b"second one.", b"and a third"] {
+            link.push(Bytes::from_static(frame));
+        }
+        // As much as there is room for.
+        assert!(link.flush().now_or_never().is_none());
+        link.forget();
+        link.push(Bytes::from_static(b"close"));
+        let talk = tokio::spawn(async move {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.unwrap();
+            got
+        });
+        link.flush().await.unwrap();
+        assert_eq!(link.queued_bytes(), 0);
+        drop(link);
+        assert_eq!(talk.await.unwrap(), b"first frameclose");
+        // What the lane has begun is gone on with.
+        let (mut client, stream) = tokio::io::duplex(64);
+        let mut link = Link::new(Socket::other(stream, Bytes::new()), LIMITS);
+        link.go_on(Bytes::from_static(b"me"));
+        link.push(Bytes::from_static(b"another"));
+        link.forget();
+        link.push(Bytes::from_static(b"close"));
+        link.flush().await.unwrap();
+        let mut got = [0; 7];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"meclose");
+        assert_eq!(link.queued_bytes(), 0);
+    }
 }

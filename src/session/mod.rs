@@ -313,7 +313,7 @@ impl Session {
             // What takes its time is boxed: a socket that waits should cost little.
             if !self.stands {
                 ring.borrow_and_update();
-                if let Err(end) = Box::pin(self.advance_entitled()).await {
+                if let Err(end) = Box::pin(self.entitled_to(None)).await {
                     return end;
                 }
                 self.stand();
@@ -391,7 +391,7 @@ impl Session {
         // A query that still runs is not answered; the client asks again when it is back.
         self.running = Reads::default();
         self.queued.clear();
-        let mut sent = self.advance_entitled().await;
+        let mut sent = self.advance().await;
         if sent.is_ok() && self.greeted {
             sent = self.wire.send(protocol::drain(away(waiting))).await;
         }

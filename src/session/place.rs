@@ -68,7 +68,11 @@ impl Session {
         }
         self.take_place()?;
         // Whatever came: nothing more is done for who has no right to it.
-        self.entitled()?;
+        self.entitled_to(Some(woken)).await
+    }
+
+    /// Does what comes up.
+    pub(super) async fn act(&mut self, woken: Woken) -> Result<(), End> {
         match woken {
             Woken::Stop => Err(self.leave().await),
             Woken::Answer(answer) => self.answered(answer).await,

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{End, Session};
+use super::{End, Session, place::Woken};
 use crate::{
     auth::{Grant, Presented, Refused},
     identity::Identity,
@@ -57,18 +57,19 @@ impl Session {
     }
 
     /// Refuses to go on where the rights are over.
-    pub(super) fn entitled(&self) -> Result<(), End> {
+    fn entitled(&self) -> Result<(), End> {
         match self.rights.over() {
             Some(reason) => Err(self.ended(reason)),
             None => Ok(()),
         }
     }
 
-    /// Goes on along the stream as [`Self::advance`] does, until that is done or the rights are over:
-    /// whatever it waits for, and however much there is to be sent.
-    pub(super) async fn advance_entitled(&mut self) -> Result<(), End> {
+    /// Goes on along the stream as [`Self::advance`] does, or does what [`Self::act`] does, until that is done
+    /// or the rights are over: whatever it waits for, and however much there is to be sent. The place must
+    /// have been taken back from the lane.
+    pub(super) async fn entitled_to(&mut self, woken: Option<Woken>) -> Result<(), End> {
         if self.rights.are_endless() {
-            return self.advance().await;
+            return self.go(woken).await;
         }
         let (until, revoked) = (self.rights.until, self.rights.revoked().cloned());
         let over = async {
@@ -81,7 +82,14 @@ impl Session {
         tokio::select! {
             biased;
             reason = over => Err(self.ended(reason)),
-            done = self.advance() => done,
+            done = self.go(woken) => done,
+        }
+    }
+
+    async fn go(&mut self, woken: Option<Woken>) -> Result<(), End> {
+        match woken {
+            None => self.advance().await,
+            Some(woken) => self.act(woken).await,
         }
     }
 
@@ -149,7 +157,7 @@ impl Session {
                     Ok(_) => Some(other_subject()),
                     Err(refused) => {
                         self.gateway.metrics.auth.refused(refused.reason());
-                        Some(refused.error().into())
+                        Some(refused.failure())
                     }
                 },
             }
@@ -166,7 +174,7 @@ impl Session {
     /// Says why, and closes.
     async fn turned_away(&mut self, rid: Option<&Rid>, refused: Refused) -> End {
         self.gateway.metrics.auth.refused(refused.reason());
-        let failure = Failure::from(refused.error()).to(rid.cloned());
+        let failure = refused.failure().to(rid.cloned());
         match self.fail(failure).await {
             Ok(()) => End::Close(refused.close()),
             Err(end) => end,

@@ -172,6 +172,18 @@ async fn what_the_endpoint_refuses_is_refused_and_what_it_cannot_say_is_not_know
         assert_eq!(closed.code, close, "{error}");
     }
     assert_eq!(elsewhere.asked(), [""; 0], "a redirect leads nowhere");
+    // An EventSource would give up for good.
+    let asked = reqwest::Client::new().get(server.url("/api/stream"));
+    let asked = asked
+        .header("accept", "text/event-stream")
+        .header("token", "opaque");
+    let answer = asked.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.text().await.unwrap(), "retry: 5000\n\n");
+    let asked = reqwest::Client::new()
+        .get(server.url(QUERY))
+        .header("token", "opaque");
+    assert_eq!(asked.send().await.unwrap().headers()["retry-after"], "5");
 }
 
 #[tokio::test]
