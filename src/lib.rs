@@ -37,6 +37,7 @@ pub mod event;
 pub mod horizon;
 pub mod identity;
 pub mod metrics;
+pub mod policy;
 pub mod position;
 pub mod predicate;
 pub mod protocol;

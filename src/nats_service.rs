@@ -11,13 +11,18 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    auth::Presented,
     bus::jetstream::JetStreamBus,
+    identity::Identity,
     protocol::{self, ErrorCode, Failure, Request},
     session::Gateway,
 };
 
 /// Queries over NATS that run at once; more wait in the client library's bounded channel.
 const RUNNING: usize = 32;
+
+/// The header of a request in which a token may stand.
+const TOKEN: &str = "Rowcast-Token";
 
 /// The pause before a lost subscription is made again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -71,7 +76,11 @@ async fn serve(
         tokio::spawn(async move {
             let _permit = permit;
             let topic = request.message.subject.rsplit('.').next().unwrap_or("");
-            let answered = answer(&gateway, topic, &request.message.payload).await;
+            let asker = asker(&gateway, request.message.headers.as_ref()).await;
+            let answered = match asker {
+                Ok(asker) => answer(&gateway, topic, (&asker, &request.message.payload)).await,
+                Err(failure) => Err(failure),
+            };
             let mut headers = HeaderMap::new();
             let body = answered.unwrap_or_else(|failure| {
                 gateway.metrics.error(failure.code.slug());
@@ -91,9 +100,29 @@ async fn serve(
     Ok(())
 }
 
+/// Who asks: nobody in particular, unless a token says who.
+async fn asker(gateway: &Gateway, headers: Option<&HeaderMap>) -> Result<Identity, Failure> {
+    let token = headers.and_then(|headers| headers.get(TOKEN));
+    match token.filter(|_| gateway.auth.judges()) {
+        None => Ok(Identity::anonymous()),
+        Some(token) => {
+            let presented = Presented::token(token.as_str().to_owned());
+            let admission = gateway.auth.judge(&presented).await;
+            admission.map_err(|refused| {
+                gateway.metrics.auth.refused(refused.reason());
+                refused.failure()
+            })
+        }
+    }
+}
+
 /// The reply frame to a body such as `{"id":1}` or `{"params":{…}}`; an empty one asks for the
 /// default page.
-async fn answer(gateway: &Gateway, topic: &str, body: &[u8]) -> Result<String, Failure> {
+async fn answer(
+    gateway: &Gateway,
+    topic: &str,
+    (asker, body): (&Identity, &[u8]),
+) -> Result<String, Failure> {
     let text = std::str::from_utf8(body).map_err(|_| ErrorCode::BadJson)?;
     let mut asked: Json = match text.trim() {
         "" => Json::Object(Default::default()),
@@ -102,10 +131,11 @@ async fn answer(gateway: &Gateway, topic: &str, body: &[u8]) -> Result<String, F
     if !asked.is_object() {
         return Err(ErrorCode::BadJson.into());
     }
-    let topic = gateway.topics.get(topic).ok_or(ErrorCode::UnknownType)?;
+    let topic = gateway.topic(topic, asker);
+    let topic = topic.ok_or(ErrorCode::UnknownType)?;
     asked["type"] = Json::from(&*topic.name);
     match Request::parse(&asked.to_string())? {
-        Request::Query { select, .. } => gateway.frame(topic, &select).await,
+        Request::Query { select, .. } => gateway.frame(&topic, &select).await,
         _ => Err(ErrorCode::BadParam.into()),
     }
 }

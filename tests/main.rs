@@ -29,6 +29,7 @@ mod joined;
 mod kills;
 mod migrations;
 mod pipeline;
+mod policy;
 mod postgres_exact;
 mod postgres_queries;
 mod postgres_source;

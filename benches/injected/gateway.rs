@@ -54,7 +54,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
     let source = Watching::Elsewhere("nothing".into());
     let process = Process::new(listen.to_owned(), both, source, Some(serving));
     let cores = std::thread::available_parallelism().unwrap().get();
-    let lanes = Lanes::new(&ring, cores);
+    let lanes = Lanes::new(&ring, &topics, cores);
     for lane in lanes.loops(&ring, &metrics, &stop) {
         tokio::spawn(lane);
     }
@@ -98,7 +98,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
 }
 
 /// As in rowcast.example.toml.
-fn sessions() -> SessionConfig {
+pub fn sessions() -> SessionConfig {
     SessionConfig {
         ping_interval: Duration::from_secs(25),
         pong_timeout: Duration::from_secs(10),

@@ -158,7 +158,7 @@ async fn edge(
     };
     let reads = matches!(config.bus.url, BusUrl::Embedded);
     let process = process::gateway(config, loops, address, reads, serving);
-    let lanes = Lanes::new(&ring, cores());
+    let lanes = Lanes::new(&ring, topics, cores());
     for lane in lanes.loops(&ring, &loops.metrics, &loops.stops.fanout) {
         loops.spawn("lane", lane);
     }

@@ -9,6 +9,7 @@ use crate::{
     app,
     bus::{Bus, Durability, embedded, jetstream::JetStreamBus},
     config::{BusUrl, Config, ConfigError, DatabaseUrl, Servers},
+    topic::{Topic, Topics},
 };
 
 use super::{Exit, NATS_REMEDY};
@@ -68,6 +69,7 @@ async fn findings(config: &Config) -> Vec<Finding> {
         Ok(topics) => {
             let count = topics.iter().count();
             findings.push(Finding::Fine(format!("topics: {count} fit the database")));
+            findings.extend(unguarded(&topics));
             findings.extend(match &config.database.url {
                 DatabaseUrl::Sqlite(path) => sqlite::findings(path, &topics),
                 DatabaseUrl::Postgres(address) => {
@@ -118,6 +120,29 @@ fn auth(config: &Config) -> Vec<Finding> {
         if url.is_exposed() {
             findings.push(Finding::Warning(format!(
                 "auth: {url} is asked over http: whoever sits in between decides who somebody is"
+            )));
+        }
+    }
+    findings
+}
+
+/// Topics that show to everybody what another one does not.
+fn unguarded(topics: &Topics) -> Vec<Finding> {
+    let tables = |topic: &Topic| {
+        let tables = topic.view.iter().flat_map(|view| view.tables());
+        tables.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut findings = Vec::new();
+    for guarded in topics.iter().filter(|topic| topic.is_guarded()) {
+        let of = tables(guarded);
+        let others = topics.iter().filter(|topic| !topic.is_guarded());
+        for open in others.filter(|topic| tables(topic).iter().any(|table| of.contains(table))) {
+            findings.push(Finding::Warning(format!(
+                "topics: \"{}\" shows everybody the table \"{}\", of which \"{}\" shows each only what \
+                 is his",
+                open.name,
+                of.join(", "),
+                guarded.name
             )));
         }
     }

@@ -237,7 +237,7 @@ impl Edge {
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
-                "types" => opening.types = Some(self.types(&value)?),
+                "types" => opening.types = Some(self.types(&value, &opening.identity)?),
                 "since" => {
                     let since = value.parse();
                     opening.since = Some(since.map_err(|_| Failure::param("since: a cursor"))?);
@@ -260,11 +260,11 @@ impl Edge {
         Ok(opening)
     }
 
-    fn types(&self, list: &str) -> Result<HashSet<Arc<str>>, Failure> {
+    fn types(&self, list: &str, identity: &Identity) -> Result<HashSet<Arc<str>>, Failure> {
         let names = list.split(',').map(|name| {
             let wrong = Failure::param("types: names of topics, with commas between");
             let name = Some(name).filter(|name| is_topic_name(name)).ok_or(wrong)?;
-            let topic = self.gateway.topics.get(name);
+            let topic = self.gateway.topic(name, identity);
             topic
                 .map(|topic| topic.name.clone())
                 .ok_or(Failure::param("types: topics that this server has"))

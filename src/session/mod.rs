@@ -3,6 +3,7 @@
 //! takes its exact place between two events (docs/protocol.md §1.1).
 
 mod condense;
+mod confines;
 pub mod deflate;
 mod echo;
 mod entrance;
@@ -10,6 +11,7 @@ mod events;
 mod filters;
 mod frame;
 pub mod inbound;
+mod interests;
 mod lane;
 mod latest;
 mod link;
@@ -18,6 +20,7 @@ mod reads;
 mod requests;
 mod resume;
 mod rights;
+mod scopes;
 mod seats;
 mod seen;
 mod socket;
@@ -33,10 +36,11 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use confines::Confines;
 pub use echo::{echo, mirror};
 pub use entrance::{Live, join, refuse, stream};
 pub use filters::Filters;
-use filters::Interests;
+use interests::Interests;
 pub use lane::Lanes;
 use lane::Seated;
 use reads::Reads;
@@ -152,6 +156,8 @@ struct Ask {
     /// Not asked by the client: a page topic's page, fresh after a replay.
     fresh_page: bool,
     tries: u8,
+    /// As the session's confines, when the topic was found.
+    changes: u32,
     /// As [`Ring::restarts`] said before the read began.
     restarts: u64,
 }
@@ -206,6 +212,8 @@ struct Session {
     seat: Option<Seated>,
     /// The lane goes on along the stream: seq, cursor, interests and what was seen are there.
     stands: bool,
+    /// What is sent to him of guarded topics.
+    confines: Confines,
     /// The topics that are taken, and their rows.
     interests: Interests,
     mode: Mode,
@@ -256,6 +264,7 @@ impl Session {
             rights: Rights::default(),
             seat: None,
             stands: false,
+            confines: Confines::default(),
             interests: Interests::new(opening.types),
             mode: opening.mode,
             seq: Some(head.seq),

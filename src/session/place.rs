@@ -95,7 +95,8 @@ impl Session {
     /// Has the lane go on, where nothing but the stream is left to be sent.
     pub(super) fn stand(&mut self) {
         let busy = !(self.running.is_empty() && self.queued.is_empty() && self.held.is_empty());
-        let (Some(seq), false) = (self.seq, busy || self.silent || self.is_owed_pages()) else {
+        let waits = busy || self.silent || self.is_owed_pages() || !self.confines.drawn;
+        let (Some(seq), false) = (self.seq, waits) else {
             return;
         };
         let Some((stream, agreed)) = self.wire.idle_stream() else {

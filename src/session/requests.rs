@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Ask, End, Session, filters::Interests, rights::Introduced};
+use super::{Ask, End, Session, rights::Introduced};
 use crate::{
     protocol::{self, CloseReason, ErrorCode, Failure, Hello, Interest, Request, Rid, Select},
     query::RETRY_AFTER_MS,
@@ -71,7 +71,7 @@ impl Session {
     }
 
     async fn query(&mut self, name: &str, rid: Option<Rid>, select: Select) -> Result<(), End> {
-        let Some(topic) = self.gateway.topics.get(name).cloned() else {
+        let Some(topic) = self.gateway.topic(name, &self.identity) else {
             return self
                 .fail(Failure::from(ErrorCode::UnknownType).to(rid))
                 .await;
@@ -101,7 +101,10 @@ impl Session {
             };
             return self.fail(failure.to(rid)).await;
         }
-        self.queued.push_back(Ask::new(topic, rid, select));
+        self.queued.push_back(Ask {
+            changes: self.confines.changes,
+            ..Ask::new(topic, rid, select)
+        });
         Ok(())
     }
 
@@ -120,8 +123,8 @@ impl Session {
             return Ok(());
         }
         if let Some(types) = hello.types {
-            match self.gateway.named(types).await {
-                Ok(named) => self.interests = Interests::exactly(named),
+            match self.gateway.named(types, &self.identity).await {
+                Ok(named) => self.interests.choose(named),
                 Err(failure) => return self.fail(failure.to(hello.rid)).await,
             }
         }
@@ -148,15 +151,16 @@ impl Session {
         // Not the head: what lies before it may still be to be sent, and a client that is cut off
         // now would miss it for ever.
         let cursor = &self.cursor;
-        let topics = hello.topics.then_some(&self.gateway.topics);
+        let topics = hello.topics.then(|| self.gateway.topics_of(&self.identity));
         let rid = hello.rid.as_ref();
+        let topics = topics.as_ref();
         let frame = protocol::welcome(rid, cursor, recovered, replay, clocks, topics);
         self.wire.send(frame).await
     }
 
     async fn subscribe(&mut self, rid: Option<Rid>, types: Vec<Interest>) -> Result<(), End> {
         // The cursor stands still meanwhile: what follows it is judged by the new set.
-        match self.gateway.named(types).await {
+        match self.gateway.named(types, &self.identity).await {
             Ok(named) => self.interests.add(named),
             Err(failure) => return self.fail(failure.to(rid)).await,
         }

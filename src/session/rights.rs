@@ -54,6 +54,7 @@ impl Session {
         self.rights.until = identity.until().and_then(instant);
         self.rights.owes_token = false;
         self.identity = identity;
+        self.confines.drawn = false;
     }
 
     /// Refuses to go on where the rights are over.
@@ -151,7 +152,9 @@ impl Session {
                 None => Some(Failure::param("token: a string")),
                 Some(token) => match auth.judge(&Presented::token(token.into_text())).await {
                     Ok(identity) if self.is_same(&identity) => {
+                        let before = self.identity.clone();
                         self.identify(identity);
+                        self.redraw(&before);
                         None
                     }
                     Ok(_) => Some(other_subject()),
