@@ -21,6 +21,7 @@ pub mod query;
 pub mod relay;
 
 // floor 1: the rooms
+pub mod auth;
 pub mod bus;
 pub mod callers;
 pub mod groups;
@@ -34,7 +35,9 @@ pub mod store;
 pub mod clock;
 pub mod event;
 pub mod horizon;
+pub mod identity;
 pub mod metrics;
+pub mod policy;
 pub mod position;
 pub mod predicate;
 pub mod protocol;

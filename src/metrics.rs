@@ -2,6 +2,8 @@
 //! `/readyz`. Every drop, reset and close is counted here, whoever causes it, and told as an
 //! incident.
 
+mod auth;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -13,6 +15,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Metric, Registry},
 };
+
+pub use auth::AuthMetrics;
 
 use crate::{
     clock::now_ms,
@@ -66,6 +70,8 @@ pub struct Metrics {
     pub backlog_reads: Counter,
     /// Stretches for such sockets that needed no read of their own.
     pub backlog_hits: Counter,
+    /// Who may connect.
+    pub auth: AuthMetrics,
     /// All direct queries, whatever came of them.
     asked: Counter,
     incidents: Incidents,
@@ -90,6 +96,7 @@ impl Default for Metrics {
             stored: Progress::default(),
             ringed: Progress::default(),
             dead_letters: new(r, "dead_letters", "Messages on the bus that are no event"),
+            auth: AuthMetrics::new(r),
             asked: Counter::default(),
             incidents: Incidents::default(),
             frames_ringed: new(r, "frames_ringed", "Frames encoded into the ring"),

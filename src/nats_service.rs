@@ -14,10 +14,15 @@ use serde_json::{Map, Value as Json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    auth::Presented,
     bus::jetstream::JetStreamBus,
+    identity::Identity,
     protocol::{self, ErrorCode, Failure, Request},
     session::Gateway,
 };
+
+/// The header of a request in which a token may stand.
+const TOKEN: &str = "Rowcast-Token";
 
 /// The pause before a lost subscription is made again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -73,7 +78,11 @@ async fn serve(bus: &JetStreamBus, gateway: &Arc<Gateway>) -> Result<(), Failed>
         tokio::spawn(async move {
             let _place = place;
             let topic = request.message.subject.rsplit('.').next().unwrap_or("");
-            let answered = answer(&gateway, topic, &request.message.payload).await;
+            let asker = asker(&gateway, request.message.headers.as_ref()).await;
+            let answered = match asker {
+                Ok(asker) => answer(&gateway, topic, (&asker, &request.message.payload)).await,
+                Err(failure) => Err(failure),
+            };
             respond(&gateway, request, answered).await;
         });
     }
@@ -97,9 +106,29 @@ async fn respond(gateway: &Gateway, request: Asked, answered: Result<String, Fai
         .await;
 }
 
+/// Who asks: nobody in particular, unless a token says who.
+async fn asker(gateway: &Gateway, headers: Option<&HeaderMap>) -> Result<Identity, Failure> {
+    let token = headers.and_then(|headers| headers.get(TOKEN));
+    match token.filter(|_| gateway.auth.judges()) {
+        None => Ok(Identity::anonymous()),
+        Some(token) => {
+            let presented = Presented::token(token.as_str().to_owned());
+            let admission = gateway.auth.judge(&presented).await;
+            admission.map_err(|refused| {
+                gateway.metrics.auth.refused(refused.reason());
+                refused.failure()
+            })
+        }
+    }
+}
+
 /// The reply frame to a body such as `{"id":1}` or `{"params":{…}}`; an empty one asks for the
 /// default page.
-async fn answer(gateway: &Gateway, topic: &str, body: &[u8]) -> Result<String, Failure> {
+async fn answer(
+    gateway: &Gateway,
+    topic: &str,
+    (asker, body): (&Identity, &[u8]),
+) -> Result<String, Failure> {
     let config = &gateway.config;
     if body.len() > config.max_message_bytes {
         return Err(ErrorCode::PayloadTooLarge.into());
@@ -113,10 +142,11 @@ async fn answer(gateway: &Gateway, topic: &str, body: &[u8]) -> Result<String, F
             }
         })?,
     };
-    let topic = gateway.topics.get(topic).ok_or(ErrorCode::UnknownType)?;
+    let topic = gateway.topic(topic, asker);
+    let topic = topic.ok_or(ErrorCode::UnknownType)?;
     asked.insert("type".into(), Json::from(&*topic.name));
     match Request::of(&asked, &config.json)? {
-        Request::Query { select, .. } => gateway.frame(topic, &select).await,
+        Request::Query { select, .. } => gateway.frame(&topic, &select).await,
         _ => Err(ErrorCode::BadParam.into()),
     }
 }

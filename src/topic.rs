@@ -5,6 +5,7 @@ mod fingerprint;
 mod kind;
 mod nearest;
 mod notation;
+mod policy;
 mod schema;
 mod spec;
 mod table;
@@ -18,6 +19,7 @@ use serde::Deserialize;
 pub use kind::Kind;
 pub use nearest::nearest;
 pub use notation::Notation;
+pub use policy::{Claims, Policy, Roles};
 pub use spec::{Shown, TopicSpec};
 pub use table::{Affinity, Collation, Column, Table};
 pub use view::{Base, Order, View, Watch, subselect};
@@ -124,6 +126,21 @@ impl Topic {
             view,
         })
     }
+
+    /// The same topic without a policy and roles: for who may see everything.
+    pub fn unguarded(&self) -> Self {
+        let mut topic = self.clone();
+        if let Some(view) = &mut topic.view {
+            (view.policy, view.roles) = (None, None);
+        }
+        topic
+    }
+
+    /// Whether what of it somebody sees depends on who he is.
+    pub fn is_guarded(&self) -> bool {
+        let guarded = |view: &View| view.policy.is_some() || view.roles.is_some();
+        self.view.as_ref().is_some_and(guarded)
+    }
 }
 
 // === impl Topics ===
@@ -152,6 +169,21 @@ impl Topics {
     /// The topic of that wire `type`.
     pub fn get(&self, name: &str) -> Option<&Arc<Topic>> {
         self.by_name.get(name).map(|&index| &self.list[index])
+    }
+
+    /// The topics as somebody sees them, without those that he does not.
+    pub fn seen(&self, see: impl Fn(&Topic) -> Option<Topic>) -> Self {
+        let seen: Vec<Arc<Topic>> = self
+            .list
+            .iter()
+            .filter_map(|topic| see(topic))
+            .map(Arc::new)
+            .collect();
+        let names = seen.iter().map(|topic| topic.name.clone());
+        Self {
+            by_name: Arc::new(names.zip(0..).collect()),
+            list: seen.into(),
+        }
     }
 
     /// All topics, in the order of the configuration.

@@ -251,12 +251,14 @@ fn every_stage_shown_is_one_that_is_told() {
 /// Every [`ErrorCode`].
 fn codes() -> Vec<ErrorCode> {
     use ErrorCode::{
-        BadJson, BadParam, BusUnavailable, DbUnavailable, DuplicateKey, Forbidden, Internal,
-        MethodNotAllowed, Misdirected, NotFound, NulNotAllowed, NumberRange, Overloaded,
-        PayloadTooLarge, QueryTimeout, RequestTimeout, Starting, TooDeep, TooManyRequests,
-        UnknownType, UnsupportedMediaType, UpgradeRequired,
+        AuthUnavailable, BadJson, BadParam, BusUnavailable, DbUnavailable, DuplicateKey, Forbidden,
+        Internal, MethodNotAllowed, Misdirected, NotFound, NulNotAllowed, NumberRange, Overloaded,
+        PayloadTooLarge, QueryTimeout, RequestTimeout, Starting, TokenExpired, TokenInvalid,
+        TokenMissing, TokenRevoked, TooDeep, TooManyRequests, UnknownType, UnsupportedMediaType,
+        UpgradeRequired,
     };
     let all = vec![
+        AuthUnavailable,
         BadJson,
         BadParam,
         BusUnavailable,
@@ -273,6 +275,10 @@ fn codes() -> Vec<ErrorCode> {
         PayloadTooLarge,
         QueryTimeout,
         RequestTimeout,
+        TokenExpired,
+        TokenInvalid,
+        TokenMissing,
+        TokenRevoked,
         TooDeep,
         TooManyRequests,
         Starting,
@@ -383,6 +389,8 @@ fn every_metric_is_explained_and_nothing_that_is_none() {
     metrics.inexact("late");
     metrics.refused_connection("total");
     metrics.limited("messages");
+    metrics.auth.refused("expired");
+    metrics.auth.looked_for_keys(true);
     let exposed = metrics.to_text();
     let names: BTreeSet<String> = exposed
         .lines()

@@ -128,14 +128,18 @@ pub const COLUMNS: &[(&str, &str, &str, &str)] = &[
 
 const ROWS: usize = 80;
 
-struct Bench {
-    database: Mutex<Database>,
-    table: Table,
-    rows: Vec<Row>,
+/// The table `t` of [`fill`], as PostgreSQL and as Rowcast have it.
+pub struct Bench {
+    /// Where it is.
+    pub database: Mutex<Database>,
+    /// Its description.
+    pub table: Table,
+    /// Its rows, by `id` from 0.
+    pub rows: Vec<Row>,
 }
 
 /// One table for all cases: conditions vary, rows need not.
-fn bench() -> &'static Bench {
+pub fn bench() -> &'static Bench {
     static BENCH: OnceLock<Bench> = OnceLock::new();
     BENCH.get_or_init(|| {
         let database = database();
@@ -216,7 +220,8 @@ impl Bench {
         truths.collect()
     }
 
-    fn check(&self, text: &str, predicate: &Predicate) {
+    /// Holds a predicate against what PostgreSQL makes of its SQL on every row.
+    pub fn check(&self, text: &str, predicate: &Predicate) {
         let sql = predicate.to_sql();
         let ours: Vec<_> = self.rows.iter().map(|row| predicate.test(row)).collect();
         let theirs = self.ask(&sql);
@@ -263,7 +268,8 @@ fn trees() -> impl Strategy<Value = Tree> {
     })
 }
 
-fn name(column: usize) -> String {
+/// A column's name by its number.
+pub fn name(column: usize) -> String {
     let suffix = if column % 2 == 1 { "2" } else { "" };
     format!("{}{suffix}", COLUMNS[column / 2].0)
 }

@@ -27,14 +27,15 @@ INSERT INTO t VALUES (1, 0);
 ";
 
 /// A database of the cluster that all tests share, and a NATS of one's own.
-struct Site {
-    database: Database,
+pub struct Site {
+    /// Its database.
+    pub database: Database,
     nats: Nats,
 }
 
 impl Site {
     /// With tables made by `sql`.
-    fn new(sql: &str) -> Self {
+    pub fn new(sql: &str) -> Self {
         let database = postgres::database();
         database.sql(sql);
         Self {
@@ -44,7 +45,7 @@ impl Site {
     }
 
     /// A `rowcast.toml`; the slot is named after the database, for slots are the cluster's.
-    fn config(&self, topics: &str) -> String {
+    pub fn config(&self, topics: &str) -> String {
         self.config_of(&self.database.url(), &self.nats.url(), topics)
     }
 
@@ -61,11 +62,11 @@ impl Site {
     }
 
     /// A producer that reads and publishes.
-    async fn producer(&self, topics: &str) -> Producer {
+    pub async fn producer(&self, topics: &str) -> Producer {
         ready(Producer::start(&self.config(topics))).await
     }
 
-    fn gateway(&self, topics: &str) -> Server {
+    pub fn gateway(&self, topics: &str) -> Server {
         gateway(self.config(topics))
     }
 }
@@ -87,7 +88,7 @@ async fn ready(producer: Producer) -> Producer {
 }
 
 /// A command with this `rowcast.toml`.
-fn rowcast(config: &str, args: &[&str]) -> Ran {
+pub fn rowcast(config: &str, args: &[&str]) -> Ran {
     let folder = Folder::new();
     folder.write("rowcast.toml", config);
     folder.run(args)
@@ -98,8 +99,9 @@ fn nobody(scheme: &str) -> String {
     format!("{scheme}127.0.0.1:{}", crate::support::nats::free_port())
 }
 
+/// Holds what a command said, and its exit code, against these.
 #[track_caller]
-fn says(ran: &Ran, code: i32, parts: &[&str]) {
+pub fn says(ran: &Ran, code: i32, parts: &[&str]) {
     let both = format!("{}{}", ran.stdout, ran.stderr);
     assert_eq!(ran.code, code, "{both}");
     for part in parts {

@@ -79,7 +79,8 @@ fn sources(folder: &str) -> Vec<Source> {
 /// What is built into the binary: no file of tests alone.
 fn product() -> Vec<Source> {
     let mut sources = sources("src");
-    sources.retain(|source| !source.path.ends_with("/tests.rs"));
+    sources
+        .retain(|source| !source.path.ends_with("/tests.rs") && !source.path.contains("/tests/"));
     sources
 }
 

@@ -4,11 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use rowcast::{
+    auth::{Auth, Settings},
     bus::Bus,
     callers::Room,
     fanout::{self, Pages},
     groups::Group,
-    http::{self, AllowedHosts, Door, Edge, Face, Hosts, Origins, Proxies, Terms},
+    http::{self, AllowedHosts, Door, Edge, Face, Hosts, Origins, Proxies, Terms, Tokens},
     metrics::{Health, Metrics},
     pipeline::{self, Process, Serving, Watching},
     position::{Epoch, Position},
@@ -53,7 +54,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
     let source = Watching::Elsewhere("nothing".into());
     let process = Process::new(listen.to_owned(), both, source, Some(serving));
     let cores = std::thread::available_parallelism().unwrap().get();
-    let lanes = Lanes::new(&ring, cores);
+    let lanes = Lanes::new(&ring, &topics, cores);
     for lane in lanes.loops(&ring, &metrics, &stop) {
         tokio::spawn(lane);
     }
@@ -64,6 +65,8 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
         pages: pages.clone(),
         queries,
         group,
+        // Nothing is judged, as with an empty configuration.
+        auth: Auth::new(Settings::default(), metrics.clone()).unwrap(),
         metrics: metrics.clone(),
         health: health.clone(),
         config: sessions(),
@@ -79,6 +82,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
         demo: None,
         origins: Origins::new(Vec::new(), true),
         body_timeout: Duration::from_secs(10),
+        tokens: Tokens::default(),
         echoes: Group::new("echo", MAX_SOCKETS),
     };
     let door = Door::of_gateway(health, metrics, Language::En);
@@ -101,7 +105,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
 }
 
 /// As in rowcast.example.toml, and never used: there is no database.
-fn asks() -> QueryLimits {
+pub fn asks() -> QueryLimits {
     QueryLimits {
         timeout: Duration::from_secs(1),
         waiting: 1024,
@@ -114,7 +118,7 @@ fn rate(per_second: u32, burst: u32) -> Rate {
 }
 
 /// As in rowcast.example.toml.
-fn sessions() -> SessionConfig {
+pub fn sessions() -> SessionConfig {
     SessionConfig {
         ping_interval: Duration::from_secs(25),
         pong_timeout: Duration::from_secs(10),

@@ -3,11 +3,14 @@
 //!
 //! `injected LISTEN PUBLISH`: events come over PUBLISH, four bytes of length before each, and go to
 //! the sockets as events of the topic `bench`. Nothing is stored.
+//!
+//! `injected policy`: what an event costs that concerns one of many sockets (docs/performance.md).
 
 #![allow(clippy::unwrap_used)] // a measurement that cannot go on has failed
 
 mod gateway;
 mod memory;
+mod policy;
 
 use std::{env, sync::Arc};
 
@@ -27,14 +30,21 @@ const TOPIC: &str = "bench";
 
 fn main() {
     let arguments = env::args().skip(1).filter(|argument| argument != "--bench");
-    // `cargo test --all-targets` runs this too, without any.
-    let [listen, publish] = &*arguments.collect::<Vec<_>>() else {
-        return;
-    };
+    let arguments: Vec<String> = arguments.collect();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap();
+    let (listen, publish) = match &*arguments {
+        [policy] if policy == "policy" => return runtime.block_on(policy::run()),
+        [clients, address, count] if clients == "clients" => {
+            let clients = policy::clients(address.parse().unwrap(), count.parse().unwrap());
+            return runtime.block_on(clients);
+        }
+        [listen, publish] => (listen, publish),
+        // `cargo test --all-targets` runs this too, without any.
+        _ => return,
+    };
     runtime.block_on(async {
         let bus = Memory::new();
         let spec: TopicSpec = serde_json::from_value(serde_json::json!({ "type": TOPIC })).unwrap();

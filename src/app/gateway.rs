@@ -5,18 +5,19 @@ use std::{net::SocketAddr, num::NonZero, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use tokio::task::JoinHandle;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     loops::{self, Loops},
     nats, process, topics,
 };
 use crate::{
+    auth::Auth,
     bus::{Bus, Head, ReadError, embedded::EmbeddedBus, jetstream::Role},
     config::{BusUrl, Config, ConfigError, DatabaseUrl, Server},
     fanout::{self, Pages},
     groups::Group,
-    http::{self, Demo, Edge, Origins},
+    http::{self, Demo, Edge, Origins, Tokens},
     metrics::Part,
     nats_service,
     pipeline::{self, Serving},
@@ -63,6 +64,9 @@ pub(super) async fn assemble(
     loops: Loops,
     address: SocketAddr,
 ) -> anyhow::Result<Running> {
+    let others = matches!(config.bus.url, BusUrl::Nats(_));
+    let auth = Auth::new(config.auth_settings(others)?, loops.metrics.clone())?;
+    follow_keys(&config, &auth, &loops);
     match &config.bus.url {
         BusUrl::Embedded => {
             let created = create(&config)?;
@@ -72,7 +76,14 @@ pub(super) async fn assemble(
                 info!(database = %config.database.url, "created the database with the demo");
             }
             let (relay, waker) = loops.relay(&config, &bus, &topics);
-            let edge = edge(&config, &loops, &topics, bus.clone(), (address, waker)).await?;
+            let edge = edge(
+                &config,
+                &loops,
+                (&topics, &auth),
+                bus.clone(),
+                (address, waker),
+            )
+            .await?;
             let running = Running {
                 edge,
                 relay: Some((relay, bus)),
@@ -86,7 +97,7 @@ pub(super) async fn assemble(
             let metrics = &loops.metrics;
             let bus = nats::connect(&config, servers, Role::Gateway, &topics, metrics).await?;
             let at = (address, None);
-            let edge = edge(&config, &loops, &topics, bus.clone(), at).await?;
+            let edge = edge(&config, &loops, (&topics, &auth), bus.clone(), at).await?;
             passed_on(&bus, &edge.gateway.ring).await;
             tokio::spawn(nats::tell_durability(bus.clone()));
             tokio::spawn(nats::compare(bus.clone(), topics, loops.clone()));
@@ -95,6 +106,8 @@ pub(super) async fn assemble(
             let queries = nats_service::run(bus.clone(), gateway, stop);
             loops.spawn("queries over NATS", queries);
             let told = bus.clone();
+            let revocations = nats::revocations(bus.clone(), auth, loops.clone());
+            loops.spawn("revocations", revocations);
             let refreshes = nats::refreshes(bus, edge.pages.clone(), loops.clone());
             loops.spawn("refreshes", refreshes);
             let process = edge.pipeline.process().clone();
@@ -129,7 +142,7 @@ pub(super) async fn resolved(config: &Config, loops: &Loops) -> anyhow::Result<T
 async fn edge(
     config: &Config,
     loops: &Loops,
-    topics: &Topics,
+    (topics, auth): (&Topics, &Auth),
     bus: impl Bus,
     (address, waker): (SocketAddr, Option<Waker>),
 ) -> anyhow::Result<Arc<Edge>> {
@@ -145,7 +158,7 @@ async fn edge(
     };
     let reads = matches!(config.bus.url, BusUrl::Embedded);
     let process = process::gateway(config, loops, address, reads, serving);
-    let lanes = Lanes::new(&ring, cores());
+    let lanes = Lanes::new(&ring, topics, cores());
     for lane in lanes.loops(&ring, &loops.metrics, &loops.stops.fanout) {
         loops.spawn("lane", lane);
     }
@@ -158,6 +171,7 @@ async fn edge(
         pages: pages.clone(),
         queries,
         group,
+        auth: auth.clone(),
         metrics: loops.metrics.clone(),
         health: loops.health.clone(),
         config: sessions(config),
@@ -177,9 +191,29 @@ async fn edge(
             config.server.listen.is_loopback(),
         ),
         body_timeout: config.server.body_timeout,
+        tokens: Tokens {
+            cookie: config.auth.cookie.clone(),
+            in_url: config.auth.token_in_url,
+        },
         echoes: Group::new("echo", config.server.max_connections),
         gateway,
     }))
+}
+
+/// Has the issuer's keys read, from the first moment, and says what is not safe about it.
+fn follow_keys(config: &Config, auth: &Auth, loops: &Loops) {
+    for url in [&config.auth.jwks_url, &config.auth.forward_url] {
+        if let Some(url) = url.as_ref().filter(|url| url.is_exposed()) {
+            warn!(%url, "who somebody is is asked over http: whoever sits in between decides it");
+        }
+    }
+    let (auth, stop) = (auth.clone(), loops.stops.relay.clone());
+    loops.spawn("keys", async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = auth.follow_keys() => {}
+        }
+    });
 }
 
 /// The cores that this process may use.

@@ -1,5 +1,5 @@
 //! What a process does over NATS beside the stream: it says how durable the bus is and how it is
-//! itself, compares topic definitions with the producer's, and passes refreshes on to all gateways.
+//! itself, compares topic definitions with the producer's, and passes refreshes and revocations on to all gateways.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::loops::Loops;
 use crate::{
+    auth::{Auth, Revocation},
     bus::{
         Bus, Durability,
         jetstream::{JetStreamBus, JetStreamConfig, Role},
@@ -25,6 +26,12 @@ use crate::{
 
 /// The control subject of refreshes: `{"type":…}`.
 const REFRESH: &str = "refresh";
+
+/// The control subject of revocations: `{"sub":…}` or `{"jti":…}`.
+const REVOKE: &str = "revoke";
+
+/// The most bytes of a revocation.
+const MAX_REVOCATION_BYTES: usize = 4 * 1024;
 
 /// Between two looks at the definitions that the producer has declared.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
@@ -179,4 +186,43 @@ pub(super) async fn refreshes(bus: JetStreamBus, pages: Pages, loops: Loops) {
             }
         }
     }
+}
+
+/// Passes revocations on: what one gateway is asked to end, all of them do. What is told while this one is
+/// cut off from NATS it does not hear.
+pub(super) async fn revocations(bus: JetStreamBus, auth: Auth, loops: Loops) {
+    let mut asked = auth.announced().await;
+    loop {
+        let heard = bus.control_on(REVOKE).await;
+        let Ok(mut heard) = heard else {
+            tokio::select! {
+                () = loops.stops.fanout.cancelled() => return,
+                () = tokio::time::sleep(RETRY_PAUSE) => continue,
+            }
+        };
+        loop {
+            tokio::select! {
+                () = loops.stops.fanout.cancelled() => return,
+                Some(revocation) = asked.recv() => {
+                    let body = Bytes::from(revocation.to_json().to_string());
+                    if let Err(err) = bus.publish_control(REVOKE, body).await {
+                        warn!(error = %err, "a revocation holds on this gateway alone: repeat it");
+                    }
+                }
+                told = heard.next() => match told {
+                    Some(body) => match revocation(&body) {
+                        Some(revocation) => auth.revoke(&revocation),
+                        None => warn!("what was told on the control subject revoke is no revocation"),
+                    },
+                    None => break,
+                },
+            }
+        }
+    }
+}
+
+fn revocation(body: &[u8]) -> Option<Revocation> {
+    let fits = body.len() <= MAX_REVOCATION_BYTES;
+    let body = fits.then(|| serde_json::from_slice(body).ok())??;
+    Revocation::read(&body).ok()
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::{
     config::{Config, DatabaseUrl},
     postgres::{self, Address, DescribeError},
-    predicate,
+    predicate::{self, Unbound},
     source::sqlite as capture,
     sqlite::{self, Mode, QueryError},
     topic::{self, BadTopic, Base, Shown, Table, Topic, TopicSpec, Topics},
@@ -50,7 +50,10 @@ fn of_sqlite(config: &Config, path: &Path) -> anyhow::Result<Topics> {
         }
         let topic = match spec.shown().map_err(bad)? {
             Shown::Nothing => Topic::resolve(spec, None),
-            Shown::Table(name) => resolve(spec, &find("table", &name.to_owned())?),
+            Shown::Table(name) => match &spec.policy {
+                None => resolve(spec, &find("table", &name.to_owned())?),
+                Some(_) => Err(no_policy()),
+            },
             Shown::Query(sql) => {
                 let watched = spec.watch.iter().map(|name| find("watch", name));
                 let watched = watched.collect::<anyhow::Result<Vec<Table>>>()?;
@@ -90,7 +93,17 @@ async fn of_postgres(config: &Config, address: &Address) -> anyhow::Result<Topic
         };
         let topic = match spec.shown().map_err(bad)? {
             Shown::Nothing => Topic::resolve(spec, None),
-            Shown::Table(name) => resolve(spec, &find("table", name).await?),
+            Shown::Table(name) => {
+                let table = find("table", name).await?;
+                let told = match &spec.policy {
+                    Some(_) => postgres::tells_rows_before(&client, &table.name).await,
+                    None => Ok(true),
+                };
+                match told.with_context(cannot_read)? {
+                    true => resolve(spec, &table),
+                    false => Err(unjudged(&table)),
+                }
+            }
             Shown::Query(sql) => {
                 let mut watched = Vec::with_capacity(spec.watch.len());
                 for name in &spec.watch {
@@ -141,8 +154,36 @@ fn utf16() -> BadTopic {
     }
 }
 
+/// Whom a row concerns that is gone, or another now, nobody could say.
+fn no_policy() -> BadTopic {
+    BadTopic {
+        field: "policy",
+        reason:
+            "SQLite does not tell a row as it was before a change, which a policy must be judged \
+                 on: use PostgreSQL, or a database for each audience"
+                .to_owned(),
+    }
+}
+
+/// The same where PostgreSQL does not tell it.
+fn unjudged(table: &Table) -> BadTopic {
+    BadTopic {
+        field: "policy",
+        reason: format!(
+            "\"{}\" tells only the key of a row as it was before a change, and a policy must be \
+             judged on all of it: ALTER TABLE {} REPLICA IDENTITY FULL, of a partitioned table each \
+             partition",
+            table.name,
+            postgres::quote_table(&table.name)
+        ),
+    }
+}
+
 fn resolve(spec: &TopicSpec, table: &Table) -> Result<Topic, BadTopic> {
     let topic = Topic::resolve(spec, Some(table))?;
+    if let Some(text) = &spec.policy {
+        judged(text, &topic, table)?;
+    }
     if let Some(text) = &spec.r#where {
         predicate::parse(text, table).map_err(|err| BadTopic {
             field: "where",
@@ -150,6 +191,28 @@ fn resolve(spec: &TopicSpec, table: &Table) -> Result<Topic, BadTopic> {
         })?;
     }
     Ok(topic)
+}
+
+/// A policy is judged on what an event has of a row: the topic's columns.
+fn judged(text: &str, topic: &Topic, table: &Table) -> Result<(), BadTopic> {
+    let bad = |reason: String| {
+        Err(BadTopic {
+            field: "policy",
+            reason,
+        })
+    };
+    let policy = match Unbound::parse(text, table) {
+        Ok(policy) => policy,
+        Err(err) => return bad(err.to_string()),
+    };
+    let view = topic.view.as_ref();
+    let left_out = |column: &&str| view.is_some_and(|view| !view.shows(column));
+    match policy.columns().find(left_out) {
+        Some(column) => bad(format!(
+            "\"{column}\" must be among `columns`; `columns_by_role` hides it from clients"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// An entry of the changelog has room for so many key columns of all topics of a table together.

@@ -9,6 +9,7 @@ use crate::{
     app,
     bus::{Bus, Durability, embedded, jetstream::JetStreamBus},
     config::{BusUrl, Config, ConfigError, DatabaseUrl, Servers},
+    topic::{Topic, Topics},
 };
 
 use super::{Exit, NATS_REMEDY};
@@ -20,8 +21,10 @@ enum Finding {
     Warning(String),
     /// `serve` would not work. The second text is the remedy.
     Failure(String, String),
-    /// The same, by the configuration's fault.
+    /// The same, by the fault of the configuration's topics.
     Misconfigured(ConfigError),
+    /// The same, by the fault of its `[auth]`.
+    NoAuth(ConfigError),
 }
 
 /// Prints one line for each precondition; exit code 1 where one fails, and 64 where what fails is
@@ -39,6 +42,10 @@ pub async fn run(config: &Config) -> anyhow::Result<Exit> {
             Finding::Failure(text, remedy) => {
                 exit = Exit::Failure;
                 println!("FAILED  {text}\n        {remedy}");
+            }
+            Finding::NoAuth(text) => {
+                exit = Exit::Usage;
+                println!("FAILED  auth: {text}\n        mend the configuration");
             }
             Finding::Misconfigured(text) => {
                 exit = Exit::Usage;
@@ -66,6 +73,7 @@ async fn findings(config: &Config) -> Vec<Finding> {
         Ok(topics) => {
             let count = topics.iter().count();
             findings.push(Finding::Fine(format!("topics: {count} fit the database")));
+            findings.extend(unguarded(&topics));
             findings.extend(match &config.database.url {
                 DatabaseUrl::Sqlite(path) => sqlite::findings(path, &topics),
                 DatabaseUrl::Postgres(address) => {
@@ -82,11 +90,65 @@ async fn findings(config: &Config) -> Vec<Finding> {
         }),
     }
     findings.extend(bus(config).await);
-    if config.anonymous() && !config.server.listen.is_loopback() {
+    findings.extend(auth(config));
+    findings
+}
+
+/// Who may connect. The issuer and the endpoint are not asked: that they answer now says nothing of when
+/// they are needed.
+fn auth(config: &Config) -> Vec<Finding> {
+    let (auth, listen) = (&config.auth, &config.server.listen);
+    let mut findings = match config.auth_settings(false) {
+        Err(err) => vec![Finding::NoAuth(err)],
+        Ok(settings) if auth.judges() => {
+            let algorithms = settings.algorithms.iter().map(|one| one.as_str());
+            let mut ways: Vec<String> = algorithms.map(str::to_owned).collect();
+            if !auth.tokens.is_empty() {
+                ways.push(format!("{} tokens of the configuration", auth.tokens.len()));
+            }
+            ways.extend(
+                auth.forward_url
+                    .iter()
+                    .map(|url| format!("what {url} says")),
+            );
+            vec![Finding::Fine(format!("auth: {}", ways.join(", ")))]
+        }
+        Ok(_) => Vec::new(),
+    };
+    if auth.anonymous && !listen.is_loopback() {
         findings.push(Finding::Warning(format!(
-            "auth: everybody who reaches {} may read every topic (auth.anonymous = true)",
-            config.server.listen
+            "auth: everybody who reaches {listen} may read every topic (auth.anonymous = true)"
         )));
+    }
+    for url in [&auth.jwks_url, &auth.forward_url].into_iter().flatten() {
+        if url.is_exposed() {
+            findings.push(Finding::Warning(format!(
+                "auth: {url} is asked over http: whoever sits in between decides who somebody is"
+            )));
+        }
+    }
+    findings
+}
+
+/// Topics that show to everybody what another one does not.
+fn unguarded(topics: &Topics) -> Vec<Finding> {
+    let tables = |topic: &Topic| {
+        let tables = topic.view.iter().flat_map(|view| view.tables());
+        tables.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut findings = Vec::new();
+    for guarded in topics.iter().filter(|topic| topic.is_guarded()) {
+        let of = tables(guarded);
+        let others = topics.iter().filter(|topic| !topic.is_guarded());
+        for open in others.filter(|topic| tables(topic).iter().any(|table| of.contains(table))) {
+            findings.push(Finding::Warning(format!(
+                "topics: \"{}\" shows everybody the table \"{}\", of which \"{}\" shows each only what \
+                 is his",
+                open.name,
+                of.join(", "),
+                guarded.name
+            )));
+        }
     }
     findings
 }

@@ -10,6 +10,7 @@ mod remove;
 mod run;
 mod serve;
 mod tail;
+mod token;
 mod types;
 
 pub use run::run;
@@ -36,9 +37,12 @@ Examples:
   rowcast check                             is everything in place, and if not, what to do
   rowcast --listen 127.0.0.1:0              serve on a port that is free
   rowcast query patient --id 1              one reply frame on standard output
+  rowcast token --sub ann --claim ward=3    a token for development
   rowcast types > src/topics.ts             the rows of all topics for TypeScript
   rowcast produce --database postgres://rowcast@db/care --bus nats://nats:4222
                                             publish a PostgreSQL's changes to NATS
+
+ROWCAST_TOKEN is the token that publish and tail show to a gateway that wants one.
 
 Every setting can stand in rowcast.toml, in the environment as ROWCAST__SERVER__LISTEN, or, as far
 as there is one, in a flag; the later of these wins.
@@ -124,6 +128,8 @@ pub enum Command {
     Publish(Publish),
     /// Print events as they come, one frame a line
     Tail(Tail),
+    /// Sign a token for development with the secret in auth.key, and print it
+    Token(Token),
     /// Print the topics' rows as types, for TypeScript or as JSON Schema
     Types(Types),
     /// Put load on a server of yours, and say what it does with it
@@ -247,6 +253,20 @@ impl fmt::Debug for Tail {
             .field("url", &self.url.as_deref().map(shown))
             .finish()
     }
+}
+
+/// Flags of `rowcast token`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Token {
+    /// Who it is for
+    #[arg(long)]
+    pub sub: String,
+    /// A further claim, name=value, the value JSON or a text; may be repeated
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = token::read_claim)]
+    pub claims: Vec<(String, Json)>,
+    /// How long it holds
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=525_600))]
+    pub minutes: u32,
 }
 
 /// Flags of `rowcast types`.
@@ -425,6 +445,12 @@ fn gateway_url(config: &Config, url: Option<&str>) -> String {
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => format!("http://{}", config.server.listen),
     }
+}
+
+/// The token that a gateway is shown, where one is needed. Not a flag: others can read those.
+fn gateway_token() -> Option<String> {
+    let token = std::env::var("ROWCAST_TOKEN").ok();
+    token.filter(|token| !token.is_empty())
 }
 
 /// A key of one column is passed on as text: the wire accepts numbers in that form.

@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Value as Json, json};
 
-use super::{Exit, NATS_REMEDY, Publish, gateway_url, shown};
+use super::{Exit, NATS_REMEDY, Publish, gateway_token, gateway_url, shown};
 use crate::{
     app,
     bus::Bus,
@@ -39,16 +39,15 @@ pub async fn run(config: &Config, asked: &Publish) -> anyhow::Result<Exit> {
 }
 
 async fn post(url: &str, event: &Json) -> anyhow::Result<Json> {
-    let sent = reqwest::Client::new()
-        .post(format!("{url}/api/events"))
-        .json(event)
-        .send()
-        .await
-        .map_err(reqwest::Error::without_url)
-        .with_context(|| {
-            let url = shown(url);
-            format!("no gateway answers at {url}; start `rowcast`, or name it with --url")
-        })?;
+    let mut request = reqwest::Client::new().post(format!("{url}/api/events"));
+    if let Some(token) = gateway_token() {
+        request = request.bearer_auth(token);
+    }
+    let sent = request.json(event).send().await;
+    let sent = sent.map_err(reqwest::Error::without_url).with_context(|| {
+        let url = shown(url);
+        format!("no gateway answers at {url}; start `rowcast`, or name it with --url")
+    })?;
     let status = sent.status();
     let answer: Json = sent
         .json()

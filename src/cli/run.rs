@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::{
-    Cli, Command, Exit, bench, check, init, produce, publish, query, remove, serve, tail, types,
+    Cli, Command, Exit, bench, check, init, produce, publish, query, remove, serve, tail, token,
+    types,
 };
 use crate::{
     config::{self, Config, ConfigError, masked},
@@ -47,6 +48,7 @@ fn with(command: &Command, config: &Config) -> anyhow::Result<Exit> {
         Command::Produce(_) => runtime.block_on(produce::run(config)),
         Command::Publish(asked) => runtime.block_on(publish::run(config, asked)),
         Command::Tail(asked) => runtime.block_on(tail::run(config, asked)),
+        Command::Token(asked) => token::run(config, asked),
         Command::Types(asked) => runtime.block_on(types::run(config, asked)),
         Command::Query(asked) => runtime.block_on(query::run(config, asked)),
         Command::Check => runtime.block_on(check::run(config)),

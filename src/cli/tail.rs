@@ -4,9 +4,9 @@ use std::io::Write;
 
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest, http::HeaderValue};
 
-use super::{Exit, NATS_REMEDY, Tail, gateway_url, serve::Shutdown, shown};
+use super::{Exit, NATS_REMEDY, Tail, gateway_token, gateway_url, serve::Shutdown, shown};
 use crate::{
     app,
     bus::{Bus, ReadError},
@@ -91,7 +91,14 @@ async fn watch(url: &str, asked: &Tail) -> anyhow::Result<()> {
         url.replacen("http", "ws", 1),
         query.finish()
     );
-    let (mut socket, _) = tokio_tungstenite::connect_async(&socket)
+    let mut request = socket.into_client_request()?;
+    if let Some(token) = gateway_token() {
+        let bearer = HeaderValue::try_from(format!("Bearer {token}"));
+        let mut bearer = bearer.context("ROWCAST_TOKEN is no token")?;
+        bearer.set_sensitive(true);
+        request.headers_mut().insert("authorization", bearer);
+    }
+    let (mut socket, _) = tokio_tungstenite::connect_async(request)
         .await
         .with_context(|| {
             let url = shown(url);

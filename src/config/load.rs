@@ -168,6 +168,7 @@ impl Layers {
 
     /// Holds the listener against the rule of docs/protocol.md §5, and what needs each other together.
     fn admit(self) -> Result<Config, ConfigError> {
+        self.config.fits()?;
         let server = &self.config.server;
         let alone = match (&server.tls_cert, &server.tls_key) {
             (Some(_), None) => Some(("tls_cert", "tls_key")),
@@ -179,15 +180,15 @@ impl Layers {
                 format!("TLS takes a certificate and its key, and server.{missing} is not set");
             return Err(self.config.wrong_server(given, problem));
         }
-        let listen = &self.config.server.listen;
-        if listen.is_loopback() || self.config.anonymous() {
+        let (listen, auth) = (&self.config.server.listen, &self.config.auth);
+        if listen.is_loopback() || auth.anonymous || auth.judges() {
             return Ok(self.config);
         }
         let problem = format!(
             "on {listen} other machines could connect, and each of them would see every topic"
         );
-        let advice = "if that is meant, write auth.anonymous = true (a section [auth] with the line \
-                      anonymous = true),\n  or set ROWCAST__AUTH__ANONYMOUS=true";
+        let advice = "say in [auth] how they are told apart, such as with auth.jwks_url; or, if that is \
+                      meant, write auth.anonymous = true\n  there, or set ROWCAST__AUTH__ANONYMOUS=true";
         Err(self.config.wrong_server("listen", problem).advise(advice))
     }
 }

@@ -2,6 +2,7 @@
 //! setting means. The defaults are `rowcast.example.toml` itself, built into the binary, so that
 //! the example can never tell another story.
 
+mod auth;
 mod error;
 mod limits;
 mod load;
@@ -18,6 +19,7 @@ use std::{
 
 use serde::Deserialize;
 
+pub use auth::{Auth, Secret};
 pub use error::{ConfigError, Origin};
 pub use limits::Limits;
 pub use load::{DEFAULT_FILE, Overrides, database, load};
@@ -50,9 +52,8 @@ pub struct Config {
     pub bus: Bus,
     /// `[produce]`: the change producer's own.
     pub produce: Produce,
-    /// `[auth]`: who may connect. Without the section a loopback listener admits everybody.
-    #[serde(default)]
-    pub auth: Option<Auth>,
+    /// `[auth]`: who may connect. With nothing to judge by a loopback listener admits everybody.
+    pub auth: Auth,
     /// `[log]`: what is written to standard error.
     pub log: Log,
     /// `[[topics]]`, in the order of the file.
@@ -306,16 +307,6 @@ pub struct Produce {
     pub listen: Option<Listen>,
 }
 
-/// `[auth]`
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Auth {
-    /// Admit everybody, also on an address that other machines reach. Default false: who opens a
-    /// database to the network must have written that down.
-    #[serde(default)]
-    pub anonymous: bool,
-}
-
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -371,11 +362,6 @@ impl Config {
             Some(file) if !self.topics_are_demo => Origin::File(file.clone()),
             _ => Origin::Defaults,
         }
-    }
-
-    /// Whether everybody is admitted, whatever the listener.
-    pub fn anonymous(&self) -> bool {
-        self.auth.as_ref().is_some_and(|auth| auth.anonymous)
     }
 
     /// The file of the embedded bus: beside the database, named `<database>-bus`. For PostgreSQL

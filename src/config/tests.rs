@@ -69,7 +69,10 @@ fn the_example_says_what_the_documentation_of_the_settings_says() {
     assert_eq!(config.bus.keep, Duration::from_hours(24));
     assert_eq!(config.bus.max_bytes, 1024 * 1024 * 1024);
     assert_eq!(config.bus_path(), Path::new("rowcast.db-bus"));
-    assert_eq!(config.auth, None);
+    let auth = &config.auth;
+    assert!(!auth.anonymous && !auth.judges() && !auth.token_in_url);
+    assert_eq!(auth.leeway, Duration::from_secs(30));
+    assert_eq!(auth.keep_revoked, Duration::from_hours(24 * 30));
     assert_eq!(
         (config.log.level.as_str(), config.log.format),
         ("info", LogFormat::Text)
@@ -171,9 +174,11 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
         "{text}"
     );
     let text = refused(with_file("[auth]\nanonymus = true"));
-    assert_eq!(
-        text,
-        "rowcast.toml: auth.anonymus: unknown key\n  did you mean \"anonymous\"? allowed: anonymous"
+    assert!(
+        text.starts_with(
+            "rowcast.toml: auth.anonymus: unknown key\n  did you mean \"anonymous\"? allowed: anonymous, key,"
+        ),
+        "{text}"
     );
     let text = refused(with_file("[log]\nfile = \"x\""));
     assert_eq!(
@@ -428,4 +433,32 @@ fn what_the_database_says_against_a_topic_names_file_and_key() {
         text.starts_with("built-in defaults: topics[2].order_by: no\n"),
         "{text}"
     );
+}
+
+#[test]
+fn who_may_connect_can_be_said_in_the_environment_and_is_never_shown() {
+    let secret = "12345678901234567890123456789012";
+    let variables = [
+        ("ROWCAST__AUTH__KEY", secret),
+        ("ROWCAST__AUTH__LEEWAY_MS", "1000"),
+        ("ROWCAST__AUTH__AUDIENCE", "a, b"),
+        ("ROWCAST__AUTH__ANONYMOUS", "true"),
+    ];
+    let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    let file = format!(
+        "[auth]\ntokens = [{{ sha256 = \"{hash}\", claims = {{ Ward = 3, sub = \"a\" }} }}]\n\
+         operator = {{ Role = \"admin\" }}"
+    );
+    let config = load_from(Some((FILE, &file)), &variables, &Overrides::default()).unwrap();
+    let auth = &config.auth;
+    assert!(auth.judges() && auth.anonymous);
+    assert_eq!(auth.leeway, Duration::from_secs(1));
+    assert_eq!(auth.audience, ["a", "b"]);
+    assert_eq!(auth.tokens[0].claims["Ward"], 3);
+    assert_eq!(auth.operator["Role"], "admin");
+    let settings = config.auth_settings(false).unwrap();
+    assert_eq!(settings.algorithms, [crate::auth::Algorithm::Hs256]);
+    for shown in [format!("{config:?}"), format!("{settings:?}")] {
+        assert!(!shown.contains(secret) && !shown.contains(hash), "{shown}");
+    }
 }

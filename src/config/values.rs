@@ -275,6 +275,12 @@ pub fn maybe_listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Listen>
     }
 }
 
+/// A text, or nothing.
+pub fn maybe_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok((!text.is_empty()).then_some(text))
+}
+
 /// A path, or nothing.
 pub fn maybe_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
     let text = String::deserialize(from)?;

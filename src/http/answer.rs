@@ -47,6 +47,16 @@ impl IntoResponse for Refused {
     }
 }
 
+/// Says with a 401 what is asked for (RFC 9110 §15.5.2).
+pub fn challenge(response: &mut Response) {
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let bearer = HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, bearer);
+    }
+}
+
 /// A JSON body with status 200.
 pub fn ok(body: String) -> Response {
     with_status(200, body)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::{Path, RawQuery, Request, State, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
@@ -12,14 +13,18 @@ use super::{Edge, answer};
 use crate::{
     clock::now_ms,
     event::{BadEvent, Event},
+    identity::Identity,
     protocol::{self, ErrorCode, Failure},
     topic::{Base, Table, Topic},
 };
 
 /// `GET /api/topics`
-pub async fn topics(State(edge): State<Arc<Edge>>) -> Response {
+pub async fn topics(
+    State(edge): State<Arc<Edge>>,
+    Extension(identity): Extension<Identity>,
+) -> Response {
     let mut topics = Vec::new();
-    for topic in edge.gateway.topics.iter() {
+    for topic in edge.gateway.topics_of(&identity).iter() {
         let table = match topic.view {
             Some(_) => edge.gateway.queries.describe(topic.clone()).await.ok(),
             None => None,
@@ -62,12 +67,13 @@ type Name = Result<Path<String>, PathRejection>;
 /// `GET /api/query/{type}`
 pub async fn query(
     State(edge): State<Arc<Edge>>,
+    Extension(identity): Extension<Identity>,
     name: Name,
     RawQuery(query): RawQuery,
 ) -> Response {
     let topic = name
         .ok()
-        .and_then(|Path(name)| edge.gateway.topics.get(&name).cloned());
+        .and_then(|Path(name)| edge.gateway.topic(&name, &identity));
     let Some(topic) = topic else {
         return edge.refuse(ErrorCode::UnknownType).into_response();
     };
@@ -95,6 +101,8 @@ pub async fn publish(State(edge): State<Arc<Edge>>, request: Request) -> Respons
 
 impl Edge {
     async fn publish(&self, request: Request) -> Result<String, Failure> {
+        let identity = request.extensions().get::<Identity>().cloned();
+        let identity = identity.unwrap_or_else(Identity::anonymous);
         let text = answer::json_text(request, self.body_timeout)
             .await?
             .ok_or(ErrorCode::BadJson)?;
@@ -105,7 +113,7 @@ impl Edge {
                 BadEvent::NotAnObject => Failure::from(ErrorCode::BadJson),
                 BadEvent::Member(member) => Failure::param(member),
             })?;
-        if self.gateway.topics.get(&event.topic).is_none() {
+        if self.gateway.topic(&event.topic, &identity).is_none() {
             return Err(ErrorCode::UnknownType.into());
         }
         let id = event.id.clone();
@@ -116,10 +124,14 @@ impl Edge {
 }
 
 /// `POST /api/topics/{type}/refresh`
-pub async fn refresh(State(edge): State<Arc<Edge>>, name: Name) -> Response {
+pub async fn refresh(
+    State(edge): State<Arc<Edge>>,
+    Extension(identity): Extension<Identity>,
+    name: Name,
+) -> Response {
     let topic = name
         .ok()
-        .and_then(|Path(name)| edge.gateway.topics.get(&name).cloned());
+        .and_then(|Path(name)| edge.gateway.topic(&name, &identity));
     let Some(topic) = topic else {
         return edge.refuse(ErrorCode::UnknownType).into_response();
     };

@@ -1,12 +1,11 @@
 //! Where the requests of one connection are answered: what holds for all of them comes before any route.
 
 use std::{
-    cell::Cell,
     convert::Infallible,
     future::{Ready, ready},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -25,7 +24,14 @@ use hyper::{
 };
 use tower::ServiceExt;
 
-use super::{Edge, accept::Shared, door, farewell, peer::Peer, sockets, stream};
+use super::{
+    Edge,
+    accept::Shared,
+    door, farewell,
+    peer::Peer,
+    sockets::{self, NotUpgraded},
+    stream,
+};
 use crate::{
     callers::Portion,
     protocol::{ErrorCode, Failure},
@@ -38,8 +44,11 @@ pub struct Desk {
     /// Set when the first request's head is there.
     asked: Arc<AtomicBool>,
     /// Set when the answer to a handshake is given to the connection, which then comes to its end.
-    next: Cell<Option<Next>>,
+    next: Slot,
 }
+
+/// What becomes of a connection, once that is known.
+type Slot = Arc<Mutex<Option<Next>>>;
 
 /// What becomes of a connection whose handshake was answered.
 pub struct Next {
@@ -57,13 +66,13 @@ impl Desk {
             shared,
             peer,
             asked,
-            next: Cell::new(None),
+            next: Arc::default(),
         }
     }
 
     /// What the connection is to become, if its last request was a handshake that was answered.
     pub fn next(&self) -> Option<Next> {
-        self.next.take()
+        will_be(&self.next).take()
     }
 
     /// What is refused whatever the path, but for those by which a supervisor looks after the process.
@@ -111,14 +120,36 @@ impl Service<hyper::Request<Incoming>> for Desk {
         // A handshake goes no way through layers that are for pages, unless it is refused.
         if matches!(request.uri().path(), sockets::ALL | sockets::ECHO)
             && let Some(edge) = self.shared.edge()
-            && let Ok((response, next)) = edge.upgrade(&request)
         {
-            self.next.set(Some(Next {
-                edge: edge.clone(),
-                next,
-                portion,
-            }));
-            return Either::Left(ready(Ok(response)));
+            match edge.upgrade(&request) {
+                Ok((response, next)) => {
+                    let edge = edge.clone();
+                    *will_be(&self.next) = Some(Next {
+                        edge,
+                        next,
+                        portion,
+                    });
+                    return Either::Left(ready(Ok(response)));
+                }
+                Err(NotUpgraded::Later(presented)) => {
+                    let (edge, slot) = (edge.clone(), self.next.clone());
+                    let routes = self.shared.routes.clone();
+                    return Either::Right(Box::pin(async move {
+                        let admission = edge.gateway.auth.judge(&presented).await;
+                        request.extensions_mut().insert(admission);
+                        if let Ok((response, next)) = edge.upgrade(&request) {
+                            *will_be(&slot) = Some(Next {
+                                edge,
+                                next,
+                                portion,
+                            });
+                            return Ok(response);
+                        }
+                        routes.oneshot(request).await.map(last)
+                    }));
+                }
+                Err(_) => {}
+            }
         }
         let answer = self.shared.routes.clone().oneshot(request);
         Either::Right(Box::pin(async move {
@@ -135,6 +166,12 @@ impl Service<hyper::Request<Incoming>> for Desk {
             })
         }))
     }
+}
+
+/// What becomes of a connection.
+fn will_be(slot: &Slot) -> MutexGuard<'_, Option<Next>> {
+    // Nothing in here panics half way through a change.
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The rule of HTTP that a request breaks, where a server between might have read it otherwise.

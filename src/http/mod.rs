@@ -20,11 +20,13 @@ mod origins;
 mod peer;
 mod pipeline;
 mod proxies;
+mod revoke;
 mod sockets;
 mod stream;
 mod tls;
 mod types;
 mod upgrade;
+mod who;
 
 use std::{sync::Arc, time::Duration};
 
@@ -49,6 +51,7 @@ pub use hosts::{AllowedHosts, Hosts};
 pub use origins::Origins;
 pub use proxies::Proxies;
 pub use tls::{Tls, TlsError};
+pub use who::Tokens;
 
 use crate::{
     fanout::{Pages, Publisher},
@@ -98,6 +101,8 @@ pub struct Edge {
     pub origins: Origins,
     /// How long a body may take to come.
     pub body_timeout: Duration,
+    /// How tokens may come beside the headers.
+    pub tokens: Tokens,
     /// The sockets of the tutorial's echo.
     pub echoes: Group,
 }
@@ -119,6 +124,7 @@ fn router(edge: Arc<Edge>) -> Router {
         .route("/api/stream", get(stream::events))
         .route(door::PIPELINE, get(pipeline::report))
         .route(door::DEAD_LETTERS, get(pipeline::dead_letters))
+        .route("/api/revoke", post(revoke::revoke))
         .route("/chat/update/info/", post(demo::update_info))
         .route("/chat/update/record/", post(demo::update_record))
         .route(sockets::ALL, get(sockets::refused))
@@ -127,6 +133,7 @@ fn router(edge: Arc<Edge>) -> Router {
         .method_not_allowed_fallback(|State(edge): State<Arc<Edge>>| async move {
             edge.refuse(ErrorCode::MethodNotAllowed)
         })
+        .layer(from_fn_with_state(edge.clone(), who::identified))
         .layer(from_fn_with_state(edge.clone(), same_origin_writes))
         .layer(DefaultBodyLimit::max(body_bytes))
         .layer(cors)

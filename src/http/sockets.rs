@@ -15,6 +15,8 @@ use super::{
     upgrade::{Handshake, NoHandshake, compression, offers},
 };
 use crate::{
+    auth::{Admission, Presented, Refused},
+    identity::Identity,
     protocol::{CloseReason, ErrorCode, Failure, Mode},
     session::{self, Live, Opening, Socket, deflate::Agreed},
     topic::is_topic_name,
@@ -46,6 +48,8 @@ enum As {
     /// It is told that its page may not connect, which a browser cannot read from a refused
     /// handshake.
     Foreign,
+    /// It is told that it may not connect as who it is, or is not.
+    TurnedAway(Refused),
 }
 
 /// What serves a socket.
@@ -79,6 +83,10 @@ impl Next {
                 None => refused(socket, edge, CloseReason::Overloaded),
             },
             As::Foreign => refused(socket, edge, CloseReason::Forbidden),
+            As::TurnedAway(why) => {
+                edge.gateway.metrics.auth.refused(why.reason());
+                refused(socket, edge, why.close())
+            }
         }
     }
 }
@@ -98,8 +106,9 @@ pub async fn refused(State(edge): State<Arc<Edge>>, request: Request) -> Respons
     match edge.upgrade(&request) {
         Err(NotUpgraded::NotAsked) => edge.no_upgrade(),
         Err(NotUpgraded::Wrong(failure)) => edge.refuse(failure).into_response(),
-        // A connection asks before it comes here.
-        Ok(_) => edge.refuse(ErrorCode::Internal).into_response(),
+        Err(NotUpgraded::TurnedAway(why)) => edge.turn_away(why),
+        // A connection asks, and waits, before it comes here.
+        Ok(_) | Err(NotUpgraded::Later(_)) => edge.refuse(ErrorCode::Internal).into_response(),
     }
 }
 
@@ -110,6 +119,11 @@ pub enum NotUpgraded {
     NotAsked,
     /// What it asked for is wrong.
     Wrong(Failure),
+    /// Whoever asks may not connect, and can read why.
+    TurnedAway(Refused),
+    /// Who asks cannot be said at once. What [`Auth::judge`](crate::auth::Auth::judge) says of it belongs
+    /// into the request's extensions, and then it can be asked again.
+    Later(Box<Presented>),
 }
 
 impl Edge {
@@ -131,27 +145,63 @@ impl Edge {
             true => compression(headers),
             false => None,
         };
-        if request.uri().path() == ECHO {
-            let as_what = match self.admits(headers, request.extensions()) {
-                true => As::Echo,
-                false => As::Foreign,
-            };
-            let response = handshake.answer(None, agreed);
-            return Ok((response, Next { agreed, as_what }));
-        }
-        let opening = self.opening(request.uri().query().unwrap_or(""));
-        let mut opening = opening.map_err(NotUpgraded::Wrong)?;
+        let opened = |as_what, subprotocol| {
+            let response = handshake.answer(subprotocol, agreed);
+            Ok((response, Next { agreed, as_what }))
+        };
         let subprotocol = offers(headers, SUBPROTOCOL).then_some(SUBPROTOCOL);
-        opening.hello_first |= subprotocol.is_some();
-        // The tutorial prints the token. It is read here too, and never written down.
+        let is_echo = request.uri().path() == ECHO;
+        if !self.admits(headers, request.extensions()) {
+            return opened(As::Foreign, subprotocol.filter(|_| !is_echo));
+        }
+        let admission = self.admission(request)?;
+        // The tutorial prints the token, which is never written down here.
         let token = headers.get("token").map_or("none", |_| "***");
         tracing::debug!(token, "a socket opens");
-        let as_what = match self.admits(headers, request.extensions()) {
-            true => As::Session(opening),
-            false => As::Foreign,
+        if is_echo {
+            return match admission {
+                Ok(_) => opened(As::Echo, None),
+                Err(why) => self
+                    .turned_away(headers, why)
+                    .and_then(|as_what| opened(as_what, None)),
+            };
+        }
+        let query = request.uri().query().unwrap_or("");
+        let identity = admission.clone().unwrap_or_else(|_| Identity::anonymous());
+        let opening = self.opening(query, identity);
+        let opening = opening.map(|opening| Opening {
+            hello_first: opening.hello_first || subprotocol.is_some(),
+            ..opening
+        });
+        let as_what = match (admission, opening) {
+            (Ok(_), Ok(opening)) => As::Session(opening),
+            (Ok(_), Err(wrong)) => return Err(NotUpgraded::Wrong(wrong)),
+            (Err(Refused::Missing), Ok(opening)) if opening.hello_first => As::Session(Opening {
+                owes_token: true,
+                ..opening
+            }),
+            // Who is nobody is told nothing of what he may have got wrong.
+            (Err(why), _) => self.turned_away(headers, why)?,
         };
-        let response = handshake.answer(subprotocol, agreed);
-        Ok((response, Next { agreed, as_what }))
+        opened(as_what, subprotocol)
+    }
+
+    /// Who sends a handshake, if that can be said now or has been found out before.
+    fn admission<B>(&self, request: &axum::http::Request<B>) -> Result<Admission, NotUpgraded> {
+        if let Some(admission) = request.extensions().get::<Admission>() {
+            return Ok(admission.clone());
+        }
+        let presented = self.presented(request);
+        let admission = self.gateway.auth.judge_now(&presented);
+        admission.ok_or_else(|| NotUpgraded::Later(Box::new(presented)))
+    }
+
+    /// Browsers cannot read a refused handshake: they get a socket that is closed.
+    fn turned_away(&self, headers: &HeaderMap, why: Refused) -> Result<As, NotUpgraded> {
+        match headers.contains_key(header::ORIGIN) {
+            true => Ok(As::TurnedAway(why)),
+            false => Err(NotUpgraded::TurnedAway(why)),
+        }
     }
 
     /// A program without an `Origin` is admitted; a browser only from an allowed one.
@@ -174,17 +224,19 @@ impl Edge {
         response
     }
 
-    pub(super) fn opening(&self, query: &str) -> Result<Opening, Failure> {
+    pub(super) fn opening(&self, query: &str, identity: Identity) -> Result<Opening, Failure> {
         let mut opening = Opening {
             head: self.gateway.ring.head(),
             types: None,
             since: None,
             hello_first: false,
             mode: Mode::Every,
+            identity,
+            owes_token: false,
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
-                "types" => opening.types = Some(self.types(&value)?),
+                "types" => opening.types = Some(self.types(&value, &opening.identity)?),
                 "since" => {
                     let since = value.parse();
                     opening.since = Some(since.map_err(|_| Failure::param("since: a cursor"))?);
@@ -207,7 +259,7 @@ impl Edge {
         Ok(opening)
     }
 
-    fn types(&self, list: &str) -> Result<HashSet<Arc<str>>, Failure> {
+    fn types(&self, list: &str, identity: &Identity) -> Result<HashSet<Arc<str>>, Failure> {
         if list.split(',').count() > self.gateway.config.max_topics {
             self.gateway.metrics.limited("topics");
             return Err(Failure::param("types: too many for one socket"));
@@ -215,7 +267,7 @@ impl Edge {
         let names = list.split(',').map(|name| {
             let wrong = Failure::param("types: names of topics, with commas between");
             let name = Some(name).filter(|name| is_topic_name(name)).ok_or(wrong)?;
-            let topic = self.gateway.topics.get(name);
+            let topic = self.gateway.topic(name, identity);
             topic
                 .map(|topic| topic.name.clone())
                 .ok_or(Failure::param("types: topics that this server has"))

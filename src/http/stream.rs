@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     body::Body,
     extract::{RawQuery, State},
     http::{Extensions, HeaderMap, HeaderName, header},
@@ -11,6 +12,7 @@ use axum::{
 
 use super::Edge;
 use crate::{
+    identity::Identity,
     protocol::{ErrorCode, Failure},
     session,
 };
@@ -21,6 +23,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// `GET /api/stream?types=&since=`
 pub async fn events(
     State(edge): State<Arc<Edge>>,
+    Extension(identity): Extension<Identity>,
     RawQuery(query): RawQuery,
     extensions: Extensions,
     headers: HeaderMap,
@@ -28,7 +31,7 @@ pub async fn events(
     if !edge.admits(&headers, &extensions) {
         return edge.refuse(ErrorCode::Forbidden).into_response();
     }
-    match edge.stream(query.as_deref().unwrap_or(""), &headers) {
+    match edge.stream(query.as_deref().unwrap_or(""), identity, &headers) {
         Ok(response) => response,
         Err(failure) => {
             let wait = failure.retry_after_ms.filter(|_| is_event_source(&headers));
@@ -52,8 +55,13 @@ pub(super) fn come_back(after_ms: u32) -> Response {
 }
 
 impl Edge {
-    fn stream(&self, query: &str, headers: &HeaderMap) -> Result<Response, Failure> {
-        let mut opening = self.opening(query)?;
+    fn stream(
+        &self,
+        query: &str,
+        identity: Identity,
+        headers: &HeaderMap,
+    ) -> Result<Response, Failure> {
+        let mut opening = self.opening(query, identity)?;
         if opening.hello_first {
             return Err(Failure::param("hello: on a WebSocket"));
         }

@@ -3,17 +3,23 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::{RawQuery, State},
     http::header,
     response::{IntoResponse, Response},
 };
 
 use super::{Edge, answer};
-use crate::{protocol::Failure, topic::Notation};
+use crate::{identity::Identity, protocol::Failure, topic::Notation};
 
 /// `GET /api/types?lang=`
-pub async fn types(State(edge): State<Arc<Edge>>, RawQuery(query): RawQuery) -> Response {
-    match edge.write_types(query.as_deref().unwrap_or("")).await {
+pub async fn types(
+    State(edge): State<Arc<Edge>>,
+    Extension(identity): Extension<Identity>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let query = query.as_deref().unwrap_or("");
+    match edge.write_types(query, &identity).await {
         Ok((Notation::Schema, text)) => answer::ok(text),
         // Not as TypeScript, which browsers offer to save instead of showing it.
         Ok((Notation::TypeScript, text)) => {
@@ -26,7 +32,11 @@ pub async fn types(State(edge): State<Arc<Edge>>, RawQuery(query): RawQuery) -> 
 }
 
 impl Edge {
-    async fn write_types(&self, query: &str) -> Result<(Notation, String), Failure> {
+    async fn write_types(
+        &self,
+        query: &str,
+        identity: &Identity,
+    ) -> Result<(Notation, String), Failure> {
         let lang = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "lang");
         let notation = match lang {
             None => Some(Notation::default()),
@@ -34,7 +44,7 @@ impl Edge {
         };
         let notation = notation.ok_or(Failure::param("lang: ts or schema"))?;
         let mut described = Vec::new();
-        for topic in self.gateway.topics.iter() {
+        for topic in self.gateway.topics_of(identity).iter() {
             let table = match topic.view {
                 Some(_) => Some(self.gateway.queries.describe(topic.clone()).await?),
                 None => None,

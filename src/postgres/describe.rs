@@ -112,6 +112,25 @@ const TABLES: &str = "
                 AND d.deptype = 'e')
     ORDER BY NOT pg_catalog.pg_table_is_visible(c.oid), 1";
 
+/// Whether all that hold a table's rows have the replica identity FULL: its partitions, or itself.
+const FULL: &str = "
+    SELECT coalesce(pg_catalog.bool_and(c.relreplident = 'f'), false)
+    FROM pg_catalog.pg_class root JOIN pg_catalog.pg_namespace n ON n.oid = root.relnamespace
+    JOIN pg_catalog.pg_class c ON c.oid = root.oid AND root.relkind <> 'p'
+        OR c.relkind <> 'p' AND c.oid IN (
+            SELECT p.relid FROM pg_catalog.pg_partition_tree(root.oid) p)
+    WHERE n.nspname = pg_catalog.split_part($1, '.', 1)
+        AND root.relname = pg_catalog.split_part($1, '.', 2)";
+
+/// Whether the change stream tells the rows of a table, `schema.table`, as they were before a change; of
+/// one partitioned and without partitions there is nothing that says so.
+///
+/// # Errors
+/// What PostgreSQL says.
+pub async fn tells_rows_before(client: &Client, table: &str) -> Result<bool, Error> {
+    client.query_one(FULL, &[&table]).await?.try_get(0)
+}
+
 /// Describes a table as it stands now. `name` is `table`, found on the search path, or
 /// `schema.table`, letter by letter; the description's name is always `schema.table`.
 ///

@@ -11,7 +11,9 @@ mod tls;
 
 pub use address::{Address, BadAddress, TlsMode};
 pub use connect::{ConnectError, Connected, SESSION_OPTIONS, config, connect, told};
-pub use describe::{DescribeError, describe, describe_all, quote, quote_table, tables};
+pub use describe::{
+    DescribeError, describe, describe_all, quote, quote_table, tables, tells_rows_before,
+};
 pub use kinds::{Catalog, builtin, value};
 pub use query::describe_query;
 pub use tls::{TlsError, connector, root_file};

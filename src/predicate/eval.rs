@@ -42,6 +42,7 @@ impl Condition {
             Self::Null { column, negated } => {
                 Some(column.is_null(row.get(&column.name)?) != *negated)
             }
+            Self::Claim(claim) => claim.bound(None).test(row),
             Self::Like { column, pattern } => like(column, row.get(&column.name)?, pattern),
             Self::Not(inner) => inner.test(row).map(|truth| !truth),
             Self::All(parts) => all(parts.iter().map(|part| part.test(row))),

@@ -15,6 +15,9 @@ mod moment;
 mod number;
 mod operand;
 mod parse;
+mod pin;
+mod policy;
+mod sql;
 mod tokens;
 mod typed;
 mod verdict;
@@ -22,17 +25,19 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
-    row::{Row, Value, hex},
+    row::{Row, Value},
     topic::{Collation, Kind},
 };
 
 pub use filter::BadFilter;
 pub use image::image;
 pub use parse::parse;
-pub use verdict::Verdict;
+use policy::Claim;
+pub use policy::{Unbound, claims};
+pub use verdict::{Judges, Verdict};
 
 /// The deepest nesting of parentheses and NOT.
 ///
@@ -99,6 +104,8 @@ enum Condition {
         column: Operand,
         negated: bool,
     },
+    /// Of a policy only, until it is bound to somebody's claims.
+    Claim(Box<Claim>),
     /// Of a filter only.
     Like {
         column: Operand,
@@ -160,131 +167,17 @@ impl Predicate {
     /// in case, spacing, quoting, redundant parentheses or the side of a literal give the same,
     /// and [`parse`] reads it back to an equal predicate.
     pub fn to_sql(&self) -> String {
-        match &self.condition {
-            several @ (Condition::All(_) | Condition::Any(_)) => format!("({several})"),
-            one => one.to_string(),
-        }
+        let literal = &mut |column: &Operand, value: &Value| column.sql(value).to_string();
+        self.condition.write_whole(literal)
     }
-}
 
-// === impl Condition ===
-
-impl fmt::Display for Condition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Literal { column, op, value } => write!(f, "{column} {op} {}", column.sql(value)),
-            Self::Columns { left, op, right } => {
-                // Two columns may have two collations, which PostgreSQL would not choose between.
-                let bytewise = match left.kind {
-                    Some(Kind::Text | Kind::Padded) => " COLLATE \"C\"",
-                    _ => "",
-                };
-                write!(f, "{left}{bytewise} {op} {right}")
-            }
-            Self::In {
-                column,
-                negated,
-                values,
-            } => {
-                write!(f, "{column} {}IN (", not(*negated))?;
-                for (index, value) in values.iter().enumerate() {
-                    let comma = if index > 0 { ", " } else { "" };
-                    write!(f, "{comma}{}", column.sql(value))?;
-                }
-                f.write_str(")")
-            }
-            Self::Between {
-                column,
-                negated,
-                low,
-                high,
-            } => {
-                let not = not(*negated);
-                let (low, high) = (column.sql(low), column.sql(high));
-                write!(f, "{column} {not}BETWEEN {low} AND {high}")
-            }
-            // A row of NULLs would be NULL to PostgreSQL, and is a value to the change stream.
-            Self::Null { column, negated } if column.kind == Some(Kind::Other) => {
-                write!(f, "num_nulls({column}) = {}", u8::from(!*negated))
-            }
-            Self::Null { column, negated } => write!(f, "{column} IS {}NULL", not(*negated)),
-            Self::Like { column, pattern } => {
-                write!(f, "{column} LIKE '{}'", pattern.replace('\'', "''"))
-            }
-            Self::Not(inner) => match **inner {
-                Self::All(_) | Self::Any(_) => write!(f, "NOT ({inner})"),
-                _ => write!(f, "NOT {inner}"),
-            },
-            Self::All(parts) => join(f, " AND ", parts),
-            Self::Any(parts) => join(f, " OR ", parts),
-        }
-    }
-}
-
-fn join(f: &mut fmt::Formatter<'_>, word: &str, parts: &[Condition]) -> fmt::Result {
-    for (index, part) in parts.iter().enumerate() {
-        if index > 0 {
-            f.write_str(word)?;
-        }
-        // An OR never stands in an OR, so one within a list is within an AND, which binds tighter.
-        match part {
-            Condition::Any(_) => write!(f, "({part})")?,
-            _ => write!(f, "{part}")?,
-        }
-    }
-    Ok(())
-}
-
-fn not(negated: bool) -> &'static str {
-    if negated { "NOT " } else { "" }
-}
-
-impl fmt::Display for Operand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.name.replace('"', "\"\""))
-    }
-}
-
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Eq => "=",
-            Self::Ne => "<>",
-            Self::Lt => "<",
-            Self::Le => "<=",
-            Self::Gt => ">",
-            Self::Ge => ">=",
-        })
-    }
-}
-
-impl Operand {
-    fn sql<'a>(&'a self, value: &'a Value) -> Sql<'a> {
-        Sql(value, self.kind.is_some())
-    }
-}
-
-/// A value as a literal that the database reads back as the same value: SQLite, or PostgreSQL,
-/// which takes a text in quotes for a value of the column's type.
-struct Sql<'a>(&'a Value, bool);
-
-impl fmt::Display for Sql<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0, self.1) {
-            (Value::Null, _) => f.write_str("NULL"),
-            (Value::Integer(integer), _) => write!(f, "{integer}"),
-            (Value::Real(real), true) if real.is_nan() => f.write_str("'NaN'"),
-            (Value::Real(real), true) => write!(f, "'{real:?}'"),
-            // SQL has no word for infinity; a number past the largest double reads as one.
-            (Value::Real(real), false) if real.is_infinite() && *real > 0.0 => f.write_str("9e999"),
-            (Value::Real(real), false) if real.is_infinite() => f.write_str("-9e999"),
-            // The shortest digits that give the same double, always with a point or an exponent.
-            (Value::Real(real), false) => write!(f, "{real:?}"),
-            (Value::Text(text), _) => write!(f, "'{}'", text.replace('\'', "''")),
-            (Value::Blob(bytes), true) => write!(f, "'{}'", hex(bytes)),
-            (Value::Blob(bytes), false) => write!(f, "X'{}'", &hex(bytes)[2..]),
-            (Value::Boolean(truth), _) => write!(f, "{truth}"),
-            (Value::Json(text), _) => write!(f, "'{}'", text.replace('\'', "''")),
-        }
+    /// The same with every value that is not NULL wherever `bind` puts it, which is told the column's
+    /// name and the value, in the order of the text, and answers with what stands there.
+    pub fn to_bound_sql(&self, mut bind: impl FnMut(&str, &Value) -> String) -> String {
+        self.condition
+            .write_whole(&mut |column, value| match value {
+                Value::Null => "NULL".to_owned(),
+                value => bind(&column.name, value),
+            })
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Part<'a> {
 pub(super) enum Is<'a> {
     Column(&'a Column),
     Literal(Literal),
+    /// Of a policy only: the claim of that name.
+    Claim(Box<str>),
     Condition(Condition),
 }
 
@@ -93,6 +95,10 @@ impl<'a> Parser<'a> {
     /// A column, NULL, TRUE or FALSE.
     pub(super) fn word(&mut self) -> Result<Part<'a>> {
         let (at, table) = (self.tokens.place(), self.table);
+        if let Some(name) = self.claim()? {
+            let is = Is::Claim(name);
+            return Ok(Part { at, is });
+        }
         let Token::Word(word) = self.tokens.token() else {
             return Err(self.tokens.stranger());
         };
@@ -184,6 +190,7 @@ impl<'a> Part<'a> {
             }
             Is::Column(_) => "a column alone is no condition; compare it, as in x = 1",
             Is::Literal(_) => "a literal alone is no condition; compare a column with it",
+            Is::Claim(_) => "a claim alone is no condition; compare a column with it",
         };
         Err(refuse(self.at, message))
     }

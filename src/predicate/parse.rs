@@ -19,6 +19,7 @@ use sqlparser::tokenizer::{Location, Token};
 use super::{
     Condition, MAX_COMPARISONS, MAX_DEPTH, Op, Predicate, PredicateError,
     operand::{Is, Part, alike, compared, null, under},
+    policy::Claim,
     tokens::{Tokens, outside, refuse},
 };
 use crate::{
@@ -41,9 +42,15 @@ pub(super) type Result<T> = std::result::Result<T, PredicateError>;
 /// [`PredicateError`] for everything else, with its place; only another text can help. Refused
 /// is also what Rust could not tell as SQLite does, such as a collation defined by some program.
 pub fn parse(text: &str, table: &Table) -> Result<Predicate> {
+    read(text, table, false)
+}
+
+/// As [`parse`]; `claims` says whether it may name them.
+pub(super) fn read(text: &str, table: &Table, claims: bool) -> Result<Predicate> {
     let mut parser = Parser {
         tokens: Tokens::read(text)?,
         table,
+        claims,
         columns: Vec::new(),
         depth: 0,
         comparisons: 0,
@@ -61,6 +68,8 @@ pub fn parse(text: &str, table: &Table) -> Result<Predicate> {
 pub(super) struct Parser<'a> {
     pub(super) tokens: Tokens,
     pub(super) table: &'a Table,
+    /// Whether somebody's claims may be named.
+    pub(super) claims: bool,
     /// The columns met so far.
     pub(super) columns: Vec<Arc<str>>,
     depth: usize,
@@ -154,6 +163,9 @@ impl<'a> Parser<'a> {
     fn list(&mut self, left: Part<'a>, negated: bool) -> Result<Condition> {
         let (column, at) = left.column("IN")?;
         let operand = compared(column, Op::Eq, at)?;
+        if let Some(name) = self.claim()? {
+            return Ok(Claim::listed(column, negated, name));
+        }
         if !self.tokens.eat(&Token::LParen) {
             let message = "IN takes literals in parentheses, as in IN (1, 2)";
             return Err(refuse(self.tokens.place(), message));
@@ -260,7 +272,15 @@ fn compare(left: Part<'_>, op: Op, right: Part<'_>) -> Result<Condition> {
             alike(a, b, right_at)?;
             Ok(Condition::Columns { left, op, right })
         }
-        (Is::Literal(_), Is::Literal(_)) => {
+        (Is::Column(column), Is::Claim(name)) => {
+            compared(column, op, left_at)?;
+            Ok(Claim::compared(column, op, name))
+        }
+        (Is::Claim(name), Is::Column(column)) => {
+            compared(column, op, right_at)?;
+            Ok(Claim::compared(column, op.mirrored(), name))
+        }
+        (Is::Literal(_) | Is::Claim(_), Is::Literal(_) | Is::Claim(_)) => {
             Err(refuse(left_at, "a comparison needs a column on one side"))
         }
         (Is::Condition(_), _) => Err(outside(left_at, "comparing a condition is")),

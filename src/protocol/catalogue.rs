@@ -30,6 +30,14 @@ pub enum ErrorCode {
     NulNotAllowed,
     /// A parameter is wrong. Mend the client.
     BadParam,
+    /// Nothing says who asks. Bring a token.
+    TokenMissing,
+    /// The token is over. Bring a new one.
+    TokenExpired,
+    /// The token was revoked. Sign in again.
+    TokenRevoked,
+    /// The token is not one for this server. Sign in again.
+    TokenInvalid,
     /// An origin or a permission is missing.
     Forbidden,
     /// No topic has this name.
@@ -61,6 +69,8 @@ pub enum ErrorCode {
     Starting,
     /// There is no room for another connection. Come back after `retry_after_ms`.
     Overloaded,
+    /// Who asks cannot be found out now. Ask again later, with the same token.
+    AuthUnavailable,
     /// The query took too long. Ask for less.
     QueryTimeout,
 }
@@ -107,6 +117,16 @@ pub enum CloseReason {
     Malformed,
     /// No hello in time.
     Unauthorized,
+    /// Nothing says who the client is.
+    TokenMissing,
+    /// Its token is over. Come back with a new one, and the cursor.
+    TokenExpired,
+    /// Its token was revoked.
+    TokenRevoked,
+    /// Its token is not one for this server.
+    TokenInvalid,
+    /// Who it is cannot be found out now. Come back later.
+    AuthUnavailable,
     /// This origin may not connect.
     Forbidden,
     /// A ping was not answered.
@@ -125,6 +145,9 @@ impl ErrorCode {
             | Self::NumberRange
             | Self::NulNotAllowed
             | Self::BadParam => 400,
+            Self::TokenMissing | Self::TokenExpired | Self::TokenRevoked | Self::TokenInvalid => {
+                401
+            }
             Self::Forbidden => 403,
             Self::UnknownType | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -135,7 +158,11 @@ impl ErrorCode {
             Self::UpgradeRequired => 426,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
-            Self::DbUnavailable | Self::BusUnavailable | Self::Starting | Self::Overloaded => 503,
+            Self::DbUnavailable
+            | Self::BusUnavailable
+            | Self::Starting
+            | Self::Overloaded
+            | Self::AuthUnavailable => 503,
             Self::QueryTimeout => 504,
         }
     }
@@ -169,6 +196,10 @@ impl ErrorCode {
             Self::NumberRange => "number_range",
             Self::NulNotAllowed => "nul_not_allowed",
             Self::BadParam => "bad_param",
+            Self::TokenMissing => "token_missing",
+            Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
+            Self::TokenInvalid => "token_invalid",
             Self::Forbidden => "forbidden",
             Self::UnknownType => "unknown_type",
             Self::NotFound => "not_found",
@@ -184,6 +215,7 @@ impl ErrorCode {
             Self::BusUnavailable => "bus_unavailable",
             Self::Starting => "starting",
             Self::Overloaded => "overloaded",
+            Self::AuthUnavailable => "auth_unavailable",
             Self::QueryTimeout => "query_timeout",
         }
     }
@@ -203,6 +235,10 @@ impl ErrorCode {
             ),
             Self::NulNotAllowed => ("文本中不能有 U+0000", "a text holds U+0000"),
             Self::BadParam => ("参数有误", "a parameter is wrong"),
+            Self::TokenMissing => ("请先登录", "a token is needed"),
+            Self::TokenExpired => ("登录已过期", "the token has expired"),
+            Self::TokenRevoked => ("登录已被撤销", "the token was revoked"),
+            Self::TokenInvalid => ("登录信息无效", "the token is not valid here"),
             Self::Forbidden => ("没有权限", "not allowed"),
             Self::UnknownType => ("未知的数据类型", "no topic has this type"),
             Self::NotFound => ("没有这个地址", "there is nothing at this path"),
@@ -232,6 +268,10 @@ impl ErrorCode {
             Self::Overloaded => (
                 "连接数已满,请稍后再试",
                 "no room for another connection, come back later",
+            ),
+            Self::AuthUnavailable => (
+                "暂时无法验证身份,请稍后再试",
+                "who you are cannot be verified now, try again later",
             ),
             Self::QueryTimeout => ("查询超时", "the query took too long"),
         };
@@ -289,10 +329,14 @@ impl CloseReason {
             Self::TooManyFragments | Self::TooManyControls => 1008,
             Self::TooBig => 1009,
             Self::Restart => 1012,
-            Self::Overloaded => 1013,
+            Self::Overloaded | Self::AuthUnavailable => 1013,
             Self::TooSlow => 4008,
             Self::Malformed => 4400,
-            Self::Unauthorized => 4401,
+            Self::Unauthorized
+            | Self::TokenMissing
+            | Self::TokenExpired
+            | Self::TokenRevoked
+            | Self::TokenInvalid => 4401,
             Self::Forbidden => 4403,
             Self::NoPong => 4408,
             Self::TooManyMessages => 4429,
@@ -315,6 +359,11 @@ impl CloseReason {
             Self::TooSlow => "too slow: reconnect with your cursor",
             Self::Malformed => "more than ten malformed frames in a minute",
             Self::Unauthorized => "no sys:hello in time",
+            Self::TokenMissing => "a token is needed",
+            Self::TokenExpired => "the token has expired: reconnect with a new one and your cursor",
+            Self::TokenRevoked => "the token was revoked",
+            Self::TokenInvalid => "the token is not valid here",
+            Self::AuthUnavailable => "who you are cannot be verified now: reconnect later",
             Self::Forbidden => "this origin may not connect",
             Self::NoPong => "no pong: reconnect with your cursor",
         }
@@ -324,7 +373,18 @@ impl CloseReason {
     pub fn may_reconnect(self) -> bool {
         matches!(
             self,
-            Self::Restart | Self::Overloaded | Self::TooSlow | Self::NoPong | Self::TooManyMessages
+            Self::Restart
+                | Self::Overloaded
+                | Self::AuthUnavailable
+                | Self::TooSlow
+                | Self::NoPong
+                | Self::TooManyMessages
         )
+    }
+
+    /// Whether nothing may follow any more, not even what waits to be written: the client has no right to
+    /// it.
+    pub fn silences(self) -> bool {
+        matches!(self, Self::TokenExpired | Self::TokenRevoked)
     }
 }

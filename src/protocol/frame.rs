@@ -24,6 +24,8 @@ pub enum ResetReason {
     Mismatch,
     /// It fell behind while it was connected, and what it missed is not retained.
     Lagged,
+    /// Who it is may see other things than before.
+    Scope,
 }
 
 /// The `page` member of a reply.
@@ -48,6 +50,7 @@ impl ResetReason {
             Self::Ahead => "ahead",
             Self::Mismatch => "mismatch",
             Self::Lagged => "lagged",
+            Self::Scope => "scope",
         }
     }
 }

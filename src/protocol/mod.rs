@@ -20,8 +20,8 @@ pub use frame::{
 };
 pub use json::{JsonLimits, check_event, object};
 pub use params::{Condition, Key, MAX_IN_LIST, Params, Select, Test};
-pub use request::{Hello, Interest, Mode, Request, Rid};
-pub use turned::{data_of, turned};
+pub use request::{Hello, Interest, Mode, Request, Rid, Token};
+pub use turned::{data_of, narrowed, turned};
 pub use url::query_string;
 
 /// The group that every socket of `/socket/all/` joins.

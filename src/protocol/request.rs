@@ -35,7 +35,7 @@ pub enum Request {
     /// `sys:unsubscribe`: these topics no more.
     Unsubscribe(Option<Rid>, Vec<String>),
     /// `sys:auth`: a new token.
-    Auth(Option<Rid>),
+    Auth(Option<Rid>, Option<Token>),
     /// `sys:ping`
     Ping(Option<Rid>),
 }
@@ -53,7 +53,13 @@ pub struct Hello {
     pub mode: Option<Mode>,
     /// Whether the welcome is to say which topics there are.
     pub topics: bool,
+    /// Who it is that says hello.
+    pub token: Option<Token>,
 }
+
+/// A token as a client sends it, not judged. It is never shown.
+#[derive(Clone, PartialEq)]
+pub struct Token(String);
 
 /// A topic, and which of its rows are wanted.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,7 +143,7 @@ impl Request {
             Self::Query { rid, .. }
             | Self::Subscribe(rid, _)
             | Self::Unsubscribe(rid, _)
-            | Self::Auth(rid)
+            | Self::Auth(rid, _)
             | Self::Ping(rid) => rid.as_ref(),
         }
     }
@@ -153,7 +159,7 @@ impl Request {
             "sys:hello" => Ok(Self::Hello(Hello::read(frame, rid)?)),
             "sys:subscribe" => Ok(Self::Subscribe(rid, subscribed(frame.get("types"))?)),
             "sys:unsubscribe" => Ok(Self::Unsubscribe(rid, names(frame.get("types"))?)),
-            "sys:auth" => Ok(Self::Auth(rid)),
+            "sys:auth" => Ok(Self::Auth(rid, Token::read(frame)?)),
             "sys:ping" => Ok(Self::Ping(rid)),
             // Our own prefix, but no frame of ours.
             other if !is_topic_name(other) => Err(ErrorCode::UnknownType.into()),
@@ -210,7 +216,29 @@ impl Hello {
             since,
             mode,
             topics,
+            token: Token::read(frame)?,
         })
+    }
+}
+
+impl Token {
+    fn read(frame: &Map<String, Json>) -> Result<Option<Self>, Failure> {
+        match frame.get("token") {
+            None | Some(Json::Null) => Ok(None),
+            Some(Json::String(text)) => Ok(Some(Self(text.clone()))),
+            Some(_) => Err(Failure::param("token: a string")),
+        }
+    }
+
+    /// The text, for who judges it.
+    pub fn into_text(self) -> String {
+        self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
     }
 }
 

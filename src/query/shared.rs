@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::{
     protocol::{Failure, Select},
     store::Snapshot,
-    topic::Topic,
+    topic::{Claims, Topic},
 };
 
 /// Who waits for a read. The rows are shared.
@@ -23,8 +23,16 @@ pub type Reply = oneshot::Sender<Result<Arc<Snapshot>, Failure>>;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     topic: Arc<str>,
+    seen: Option<Seen>,
     select: String,
     placed: bool,
+}
+
+/// What one may see of a guarded topic and another not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Seen {
+    columns: Vec<String>,
+    claims: Option<Claims>,
 }
 
 /// How long a read may have been running for others to wait for its end.
@@ -53,6 +61,10 @@ impl Key {
     pub fn of(topic: &Topic, select: &Select, placed: bool) -> Self {
         Self {
             topic: topic.name.clone(),
+            seen: topic.view.as_ref().map(|view| Seen {
+                columns: view.columns.clone(),
+                claims: view.policy.as_ref().map(|policy| policy.claims().clone()),
+            }),
             // All that tells one request from another is in its debug form.
             select: format!("{select:?}"),
             placed,
@@ -118,11 +130,15 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{ErrorCode, Params};
+    use crate::{
+        protocol::{ErrorCode, Params},
+        topic::{Affinity, Collation, Column, Kind, Table},
+    };
 
     fn key() -> Key {
         Key {
             topic: "t".into(),
+            seen: None,
             select: format!("{:?}", Select::Page(Params::default())),
             placed: true,
         }
@@ -167,5 +183,50 @@ mod tests {
         shared.refuse(&key, &ErrorCode::TooManyRequests.into());
         assert!(told.try_recv().unwrap().is_err());
         assert!(shared.lock().is_empty());
+    }
+
+    #[test]
+    fn who_may_not_see_the_same_shares_no_read() {
+        let topic = |ward: Option<&str>, columns: &[&str]| {
+            let mut topic = guarded();
+            let view = topic.view.as_mut().unwrap();
+            view.columns = columns.iter().map(|name| (*name).to_owned()).collect();
+            let claims = ward.map(|ward| ("ward".into(), ward.into()));
+            let policy = view.policy.as_ref().unwrap();
+            view.policy = Some(policy.with(Claims::new(claims.into_iter().collect())));
+            topic
+        };
+        let select = Select::Page(Params::default());
+        let of = |ward, columns: &[&str]| Key::of(&topic(ward, columns), &select, true);
+        assert_eq!(of(Some("1"), &["id"]), of(Some("1"), &["id"]));
+        let all = [
+            of(Some("1"), &["id"]),
+            of(Some("2"), &["id"]),
+            of(None, &["id"]),
+            of(Some("1"), &["id", "name"]),
+            of(Some("1"), &[]),
+        ];
+        let distinct: std::collections::HashSet<&Key> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+
+    fn guarded() -> Topic {
+        let column = |name: &str| Column {
+            name: name.into(),
+            declared: "text".into(),
+            affinity: Affinity::Blob,
+            kind: Some(Kind::Text),
+            collation: Collation::Binary,
+            not_null: true,
+        };
+        let table = Table {
+            name: "t".into(),
+            columns: ["id", "name", "ward"].map(column).into(),
+            primary_key: vec!["id".into()],
+            unique: Vec::new(),
+            displaces: false,
+        };
+        let spec = r#"{"type":"t","table":"t","policy":"ward = token.ward"}"#;
+        Topic::resolve(&serde_json::from_str(spec).unwrap(), Some(&table)).unwrap()
     }
 }

@@ -1,14 +1,14 @@
 //! What is known of a change beside its text: for filters its row before and after, for compaction
 //! its keys. Whatever must be made of it is made when somebody first asks, and then kept.
 
-use std::sync::{Arc, OnceLock, atomic::AtomicUsize};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicUsize};
 
 use serde_json::Map;
 
 use crate::{
     event::{ChangeData, Op},
-    predicate::{Predicate, Verdict, image},
-    protocol::{Encoded, Grown, data_of, turned},
+    predicate::{Judges, Verdict, image},
+    protocol::{Encoded, Grown, data_of, narrowed, turned},
     row::Row,
     topic::Table,
 };
@@ -30,13 +30,25 @@ pub struct Particulars {
     pub old_key: Option<Box<str>>,
     /// Columns are left out of the row that keep their values.
     pub partial: bool,
+    /// There is a row in the text.
+    pub has_row: bool,
     /// The row before as JSON, where the bus told it. Never sent.
     old: Option<Box<str>>,
     images: OnceLock<Images>,
     insert: OnceLock<Option<Encoded>>,
     delete: OnceLock<Option<Encoded>>,
     reload: OnceLock<Option<Encoded>>,
+    /// For those who do not see every column, by what they see.
+    narrow: Mutex<Vec<Narrow>>,
     grown: Grown,
+}
+
+/// The text with some columns only, as it is or as an insert.
+#[derive(Debug)]
+struct Narrow {
+    columns: Arc<[String]>,
+    as_insert: bool,
+    text: Option<Encoded>,
 }
 
 /// The row before and after, as far as it is known; the key at least.
@@ -55,11 +67,13 @@ impl Particulars {
             key: data.key.as_ref().map(|key| key.get().into()),
             old_key: data.old_key.as_ref().map(|key| key.get().into()),
             partial: !data.unchanged.is_empty(),
+            has_row: data.row.is_some(),
             old: data.old.as_ref().map(|old| old.get().into()),
             images: OnceLock::new(),
             insert: OnceLock::new(),
             delete: OnceLock::new(),
             reload: OnceLock::new(),
+            narrow: Mutex::default(),
             grown: Grown::default(),
         }
     }
@@ -81,14 +95,33 @@ impl Particulars {
         self.grown.count_in(ring);
     }
 
-    /// The row images are read once, for the table that the first asker knows; another table's
-    /// description, just after a change of the table, is rare enough to read them again.
     pub(super) fn judged(
         &self,
         text: &Encoded,
-        (filter, certain): (&Predicate, bool),
+        (judges, certain): (Judges<'_>, bool),
         table: &Arc<Table>,
     ) -> Verdict {
+        let how = (certain, self.old_key.is_some());
+        let verdict = self.with_images(text, table, |old, new| {
+            judges.verdict(self.op, how, old, new)
+        });
+        match verdict {
+            // Two rows to tell of, and one event.
+            Verdict::Delete | Verdict::Nothing if !certain && self.may_displace(judges, table) => {
+                Verdict::Reload
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// The row images, before and after, are read once, for the table that the first asker knows; another
+    /// table's description, just after a change of the table, is rare enough to read them again.
+    pub(super) fn with_images<T>(
+        &self,
+        text: &Encoded,
+        table: &Arc<Table>,
+        look: impl FnOnce(&Row, &Row) -> T,
+    ) -> T {
         let images = self.images.get_or_init(|| {
             let images = self.read(text, table);
             let values = images.old.iter().count() + images.new.iter().count();
@@ -96,26 +129,20 @@ impl Particulars {
             self.grown.by(text.len() + old + values * VALUE_OVERHEAD);
             images
         });
-        let other;
-        let images = match Arc::ptr_eq(&images.table, table) {
-            true => images,
+        match Arc::ptr_eq(&images.table, table) {
+            true => look(&images.old, &images.new),
             false => {
-                other = self.read(text, table);
-                &other
+                let images = self.read(text, table);
+                look(&images.old, &images.new)
             }
-        };
-        let verdict = filter.verdict(self.op, certain, &images.old, &images.new);
-        match verdict {
-            // Two rows to tell of, and one event.
-            Verdict::Delete | Verdict::Nothing if !certain && self.may_displace(filter, table) => {
-                Verdict::Reload
-            }
-            verdict => verdict,
         }
     }
 
     /// Whether the row took a key whose row, replaced without a word, may have been inside.
-    fn may_displace(&self, filter: &Predicate, table: &Arc<Table>) -> bool {
+    fn may_displace(&self, judges: Judges<'_>, table: &Arc<Table>) -> bool {
+        let Some(filter) = judges.filter else {
+            return false;
+        };
         let key = self.key.as_deref().filter(|_| self.old_key.is_some());
         let members = key.and_then(|key| serde_json::from_str::<Map<_, _>>(key).ok());
         let taken = members.map(|members| image(table, &members));
@@ -153,6 +180,35 @@ impl Particulars {
             Some(made)
         });
         made.clone()
+    }
+
+    /// The text with these columns only; `as_insert` says whether it is turned into one. `None` where it
+    /// cannot be made: then nothing is sent.
+    pub(super) fn narrowed(
+        &self,
+        text: &Encoded,
+        as_insert: bool,
+        columns: &Arc<[String]>,
+    ) -> Option<Encoded> {
+        // Nothing in here panics half way through a change.
+        let mut known = self.narrow.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |made: &&Narrow| {
+            made.as_insert == as_insert
+                && (Arc::ptr_eq(&made.columns, columns) || made.columns == *columns)
+        };
+        if let Some(made) = known.iter().find(same) {
+            return made.text.clone();
+        }
+        let plain = std::str::from_utf8(text).ok();
+        let made = plain.and_then(|plain| narrowed(plain, as_insert, columns));
+        let made = made.map(Encoded::from);
+        self.grown.by(made.as_ref().map_or(0, |made| made.len()));
+        known.push(Narrow {
+            columns: columns.clone(),
+            as_insert,
+            text: made.clone(),
+        });
+        made
     }
 }
 

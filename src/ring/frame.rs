@@ -7,8 +7,9 @@ use crate::{
     event::{Body, Delivery, Event, Op},
     horizon::Horizon,
     position::{Checkpoint, Position},
-    predicate::{Predicate, Verdict},
+    predicate::{Judges, Verdict},
     protocol::{self, Encoded},
+    row::Row,
     topic::Table,
 };
 
@@ -84,24 +85,41 @@ impl Frame {
         FRAME_OVERHEAD + self.text.as_ref().map_or(0, |text| text.len()) + change
     }
 
-    /// What a filter, compiled for `table`, makes of this frame. What is no change of a row passes.
-    pub fn judged(&self, filter: &Predicate, table: &Arc<Table>) -> Verdict {
+    /// What becomes of this frame by what is compiled for `table`. What is no change of a row passes.
+    pub fn judged(&self, judges: Judges<'_>, table: &Arc<Table>) -> Verdict {
         let (Some(change), Some(text)) = (&self.change, &self.text) else {
             return Verdict::Pass;
         };
         // Where transactions have ids, as in PostgreSQL, an insert never replaces a row.
         let certain = self.xid().is_some();
-        change.judged(text, (filter, certain), table)
+        change.judged(text, (judges, certain), table)
     }
 
-    /// The text for a socket to whom a filter of its own gave this verdict. Each is made at most
-    /// once, and the same bytes serve all sockets.
-    pub fn form(&self, verdict: Verdict) -> Option<Encoded> {
+    /// Looks at the row before and after, as far as they are known; `None` for what is no change of a row.
+    pub fn images<T>(&self, table: &Arc<Table>, look: impl FnOnce(&Row, &Row) -> T) -> Option<T> {
+        let (Some(change), Some(text)) = (&self.change, &self.text) else {
+            return None;
+        };
+        change.key.as_ref()?;
+        Some(change.with_images(text, table, look))
+    }
+
+    /// The text for a socket to which this verdict was given, with these columns only where some are
+    /// named. Each is made at most once, and the same bytes serve all sockets.
+    pub fn form(&self, verdict: Verdict, columns: Option<&Arc<[String]>>) -> Option<Encoded> {
         let text = self.text.as_ref()?;
+        let narrow = |change: &Particulars| columns.filter(|_| change.has_row || change.partial);
         match (&self.change, verdict) {
             (_, Verdict::Nothing) => None,
-            (None, _) | (_, Verdict::Pass) => Some(text.clone()),
-            (Some(change), Verdict::Insert) => change.turned(text, Op::Insert),
+            (None, _) => Some(text.clone()),
+            (Some(change), Verdict::Pass) => match narrow(change) {
+                Some(columns) => change.narrowed(text, false, columns),
+                None => Some(text.clone()),
+            },
+            (Some(change), Verdict::Insert) => match narrow(change) {
+                Some(columns) => change.narrowed(text, true, columns),
+                None => change.turned(text, Op::Insert),
+            },
             (Some(change), Verdict::Delete) => change.turned(text, Op::Delete),
             (Some(change), Verdict::Reload) => change.turned(text, Op::Reload),
         }

@@ -75,6 +75,11 @@ impl Events {
         self.flush(limit).await
     }
 
+    /// Throws away what was added and not sent.
+    pub fn forget(&mut self) {
+        self.buffer.clear();
+    }
+
     /// Sends what was added.
     pub async fn flush(&mut self, limit: Duration) -> Result<(), End> {
         if self.buffer.is_empty() {

@@ -1,19 +1,21 @@
-//! What a socket takes: which topics, and of each which rows. Filters are compiled once for all
-//! sockets that set the same, against a description of the table that is asked for once.
+//! Clients' filters, compiled once for all sockets that set the same, against a description of the table
+//! that is asked for once.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use tokio::sync::OnceCell;
 
+use super::scopes::{Scope, ScopeKey};
 use crate::{
-    predicate::{BadFilter, Predicate, Verdict},
-    protocol::{Condition, Encoded, ErrorCode, Failure, Interest},
+    predicate::{BadFilter, Predicate},
+    protocol::{Condition, Failure},
     query::Queries,
-    ring::{Frame, Ring},
-    topic::{Push, Table, Topic, Topics},
+    ring::Ring,
+    topic::{Push, Table, Topic},
 };
 
 /// Filters that are kept in mind before those are forgotten that no socket has any more.
@@ -25,9 +27,12 @@ pub const TOO_MANY_TOPICS: &str = "types: too many for one socket";
 /// A filter as compiled for one description of its topic's table.
 #[derive(Debug)]
 pub struct Filter {
-    conditions: Vec<Condition>,
-    predicate: Predicate,
-    table: Arc<Table>,
+    /// As the client wrote it.
+    pub(super) conditions: Vec<Condition>,
+    /// What it holds for.
+    pub(super) predicate: Predicate,
+    /// What it was compiled for.
+    pub(super) table: Arc<Table>,
 }
 
 /// A table's description, asked for once, and the filters compiled for it.
@@ -36,9 +41,40 @@ struct Shape {
     /// [`Ring::reloads`] when it was asked for: a greater number means that it may be out of date.
     reloads: u64,
     table: Arc<OnceCell<Arc<Table>>>,
-    known: HashMap<String, Weak<Filter>>,
+    /// By the columns that may be named, and the conditions.
+    known: Known<(Vec<String>, String), Filter>,
+    scopes: Known<ScopeKey, Scope>,
+}
+
+/// What was compiled, for as long as anybody has it.
+#[derive(Debug)]
+struct Known<K, T> {
+    all: HashMap<K, Weak<T>>,
     /// How many are known when those that nobody has are forgotten.
     sweep: usize,
+}
+
+impl<K: Eq + Hash, T> Known<K, T> {
+    fn get(&self, key: &K) -> Option<Arc<T>> {
+        self.all.get(key)?.upgrade()
+    }
+
+    fn keep(&mut self, key: K, one: &Arc<T>) {
+        if self.all.len() >= self.sweep {
+            self.all.retain(|_, known| known.strong_count() > 0);
+            self.sweep = MIN_KNOWN.max(self.all.len() * 2);
+        }
+        self.all.insert(key, Arc::downgrade(one));
+    }
+}
+
+impl<K, T> Default for Known<K, T> {
+    fn default() -> Self {
+        Self {
+            all: HashMap::new(),
+            sweep: MIN_KNOWN,
+        }
+    }
 }
 
 /// The filters of all sockets of a gateway.
@@ -76,25 +112,58 @@ impl Filters {
             let detail = "types: a filter needs a topic that pushes rows";
             return Err(Failure::param(detail));
         };
-        let cell = self.cell(&topic.name);
-        let table = cell
-            .get_or_try_init(|| async {
-                let table = self.queries.describe(topic.clone()).await?;
-                Ok::<_, Failure>(Arc::new(table))
-            })
-            .await?;
-        let text = format!("{conditions:?}");
-        if let Some(known) = self.known(&topic.name, &text, table) {
+        let table = self.table(topic).await?;
+        let key = (view.columns.clone(), format!("{conditions:?}"));
+        let known = self
+            .of(&topic.name, |shape| shape.known.get(&key))
+            .flatten();
+        if let Some(known) = known.filter(|known| Arc::ptr_eq(&known.table, &table)) {
             return Ok(known);
         }
-        let predicate = Predicate::of_filter(&conditions, view, table).map_err(told)?;
+        let predicate = Predicate::of_filter(&conditions, view, &table).map_err(told)?;
         let filter = Arc::new(Filter {
             conditions,
             predicate,
-            table: table.clone(),
+            table,
         });
-        self.remember(&topic.name, text, &filter);
+        self.of(&topic.name, |shape| shape.known.keep(key, &filter));
         Ok(filter)
+    }
+
+    /// The topic's table, which is described once for all until a reload of the topic passes.
+    pub(super) async fn table(&self, topic: &Arc<Topic>) -> Result<Arc<Table>, Failure> {
+        let cell = self.cell(&topic.name);
+        let described = cell.get_or_try_init(|| async {
+            let table = self.queries.describe(topic.clone()).await?;
+            Ok::<_, Failure>(Arc::new(table))
+        });
+        Ok(described.await?.clone())
+    }
+
+    /// A scope that was compiled for this description of the table.
+    pub(super) fn known_scope(
+        &self,
+        topic: &str,
+        key: &ScopeKey,
+        table: Option<&Arc<Table>>,
+    ) -> Option<Arc<Scope>> {
+        let known = self.of(topic, |shape| shape.scopes.get(key)).flatten()?;
+        let same = match (known.policy(), table) {
+            (Some((_, known)), Some(table)) => Arc::ptr_eq(known, table),
+            (None, None) => true,
+            _ => false,
+        };
+        same.then_some(known)
+    }
+
+    /// Keeps a scope for as long as anybody has it.
+    pub(super) fn remember_scope(&self, topic: &str, key: ScopeKey, scope: &Arc<Scope>) {
+        self.of(topic, |shape| shape.scopes.keep(key, scope));
+    }
+
+    /// What is done with a topic's shape, where one is known.
+    fn of<T>(&self, topic: &str, then: impl FnOnce(&mut Shape) -> T) -> Option<T> {
+        self.lock().get_mut(topic).map(then)
     }
 
     fn cell(&self, topic: &Arc<str>) -> Arc<OnceCell<Arc<Table>>> {
@@ -107,30 +176,12 @@ impl Filters {
         let shape = Shape {
             reloads,
             table: Arc::default(),
-            known: HashMap::new(),
-            sweep: MIN_KNOWN,
+            known: Known::default(),
+            scopes: Known::default(),
         };
         let table = shape.table.clone();
         shapes.insert(topic.clone(), shape);
         table
-    }
-
-    fn known(&self, topic: &str, text: &str, table: &Arc<Table>) -> Option<Arc<Filter>> {
-        let shapes = self.lock();
-        let filter = shapes.get(topic)?.known.get(text)?.upgrade();
-        filter.filter(|filter| Arc::ptr_eq(&filter.table, table))
-    }
-
-    fn remember(&self, topic: &str, text: String, filter: &Arc<Filter>) {
-        let mut shapes = self.lock();
-        let Some(shape) = shapes.get_mut(topic) else {
-            return;
-        };
-        if shape.known.len() >= shape.sweep {
-            shape.known.retain(|_, filter| filter.strong_count() > 0);
-            shape.sweep = MIN_KNOWN.max(shape.known.len() * 2);
-        }
-        shape.known.insert(text, Arc::downgrade(filter));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Shape>> {
@@ -144,170 +195,4 @@ fn told(bad: BadFilter) -> Failure {
         BadFilter::Value => "filter: a value of the column's type",
         BadFilter::Test => "filter: a test that can be judged without the database",
     })
-}
-
-/// Which topics a socket takes, and of each which rows. Nothing on the heap for who takes all.
-#[derive(Debug, Default)]
-pub struct Interests(Option<Box<Choice>>);
-
-#[derive(Debug, Default)]
-struct Choice {
-    /// Only these topics; all where none.
-    only: Option<HashSet<Arc<str>>>,
-    filters: HashMap<Arc<str>, Arc<Filter>>,
-}
-
-/// Topics named by a client, with their filters compiled.
-pub type Named = Vec<(Arc<str>, Option<Arc<Filter>>)>;
-
-impl Interests {
-    /// These topics, or all, without filters.
-    pub fn new(only: Option<HashSet<Arc<str>>>) -> Self {
-        let choice = only.map(|only| Choice {
-            only: Some(only),
-            filters: HashMap::new(),
-        });
-        Self(choice.map(Box::new))
-    }
-
-    /// Exactly these topics.
-    pub fn exactly(named: Named) -> Self {
-        let mut interests = Self::new(Some(HashSet::new()));
-        interests.add(named);
-        interests
-    }
-
-    /// These, too, each with the filter given or none. Who takes all topics goes on doing so.
-    pub fn add(&mut self, named: Named) {
-        let choice = self.0.get_or_insert_default();
-        for (topic, filter) in named {
-            if let Some(only) = &mut choice.only {
-                only.insert(topic.clone());
-            }
-            match filter {
-                Some(filter) => drop(choice.filters.insert(topic, filter)),
-                None => drop(choice.filters.remove(&topic)),
-            }
-        }
-    }
-
-    /// These no more.
-    pub fn remove(&mut self, types: &[String], topics: &Topics) {
-        let all = || topics.iter().map(|topic| topic.name.clone()).collect();
-        let choice = self.0.get_or_insert_default();
-        let only = choice.only.get_or_insert_with(all);
-        only.retain(|name| !types.iter().any(|gone| **gone == **name));
-        choice.filters.retain(|name, _| only.contains(name));
-    }
-
-    /// Whether with these, too, no more than `most` topics are chosen, and have filters.
-    fn admits(&self, more: &[Interest], most: usize) -> bool {
-        if more.len() > most {
-            return false;
-        }
-        let Some(choice) = &self.0 else {
-            return true;
-        };
-        let is_other = |topic: &&Arc<str>| more.iter().all(|interest| *interest.topic != ***topic);
-        let chosen = choice.only.iter().flatten().filter(is_other).count();
-        let filtered = choice.filters.keys().filter(is_other).count();
-        let more_filtered = more.iter().filter(|interest| !interest.filter.is_empty());
-        chosen + more.len() <= most && filtered + more_filtered.count() <= most
-    }
-
-    /// Whether events of a topic are taken.
-    pub fn takes(&self, topic: &str) -> bool {
-        let only = self.0.as_ref().and_then(|choice| choice.only.as_ref());
-        only.is_none_or(|only| only.contains(topic))
-    }
-
-    /// Whether every event is taken, and as it is.
-    pub fn takes_all(&self) -> bool {
-        let all = |choice: &Choice| choice.only.is_none() && choice.filters.is_empty();
-        self.0.as_deref().is_none_or(all)
-    }
-
-    /// Whether events of a topic go through a filter.
-    pub fn filters(&self, topic: &str) -> bool {
-        self.filter(topic).is_some()
-    }
-
-    fn filter(&self, topic: &str) -> Option<&Arc<Filter>> {
-        self.0.as_ref()?.filters.get(topic)
-    }
-
-    /// The form in which this socket gets a frame, and its text; `None` for one that it does not
-    /// get.
-    pub fn form(&self, frame: &Frame) -> Option<(Verdict, Encoded)> {
-        if !self.takes(&frame.topic) {
-            return None;
-        }
-        let filter = self.filter(&frame.topic);
-        let verdict = filter.map_or(Verdict::Pass, |filter| {
-            frame.judged(&filter.predicate, &filter.table)
-        });
-        Some((verdict, frame.form(verdict)?))
-    }
-
-    /// Compiles a topic's filter anew, if there is one: the topic's table may be another now.
-    ///
-    /// A filter that does not fit the table any more is gone, and every row is sent: its client has
-    /// been told to query again, and is told why it cannot. While the database cannot be asked the
-    /// old filter stays.
-    pub async fn refresh(&mut self, gateway: &super::Gateway, topic: &str) {
-        let Some(filters) = self.0.as_mut().map(|choice| &mut choice.filters) else {
-            return;
-        };
-        let Some(filter) = filters.get_mut(topic) else {
-            return;
-        };
-        let Some(topic) = gateway.topics.get(topic) else {
-            return;
-        };
-        let conditions = filter.conditions.clone();
-        match gateway.filters.compile(topic, conditions).await {
-            Ok(fresh) => *filter = fresh,
-            Err(failure) if failure.code == ErrorCode::BadParam => {
-                filters.remove(&topic.name);
-            }
-            Err(_) => {}
-        }
-    }
-
-    /// Compiles all filters anew.
-    pub async fn refresh_all(&mut self, gateway: &super::Gateway) {
-        let filters = self.0.iter().flat_map(|choice| choice.filters.keys());
-        let filtered: Vec<Arc<str>> = filters.cloned().collect();
-        for topic in filtered {
-            self.refresh(gateway, &topic).await;
-        }
-    }
-}
-
-impl super::Gateway {
-    /// The topics that a client names beside those that it has, with their filters compiled.
-    ///
-    /// # Errors
-    /// The [`Failure`] to answer with.
-    pub(super) async fn named(
-        &self,
-        interests: Vec<Interest>,
-        beside: &Interests,
-    ) -> Result<Named, Failure> {
-        if !beside.admits(&interests, self.config.max_topics) {
-            self.metrics.limited("topics");
-            return Err(Failure::param(TOO_MANY_TOPICS));
-        }
-        let mut named = Vec::with_capacity(interests.len());
-        for interest in interests {
-            let topic = self.topics.get(&interest.topic);
-            let topic = topic.ok_or(ErrorCode::UnknownType)?;
-            let filter = match interest.filter.is_empty() {
-                true => None,
-                false => Some(self.filters.compile(topic, interest.filter).await?),
-            };
-            named.push((topic.name.clone(), filter));
-        }
-        Ok(named)
-    }
 }

@@ -5,38 +5,35 @@
 //!
 //! The invariant: a frame at or after a seat's `seq` is written by exactly one of the two, lane or
 //! session; whoever holds the seat's lock and finds the stand in it writes, and moves `seq` past.
+//!
+//! Where topics are guarded, a lane looks only at the seats that a frame concerns (`lane/index.rs`). The
+//! others move along without being looked at: when a pass is over, all before its end is `settled` for
+//! everybody who stands here, and whoever looks at a stand next, lane or session, moves it there first.
 
+mod index;
 mod pass;
+mod stand;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io::{self, IoSlice},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use bytes::Bytes;
-use pass::{Pass, Piece};
+use index::Index;
+use pass::Pass;
 use socket2::SockRef;
+pub use stand::Stand;
+use stand::Went;
 use tokio::{net::TcpStream, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    deflate::{Agreed, framed},
-    filters::Interests,
-    link::PIECES,
-    seats::Seats,
-    seen::Seen,
-};
+use super::{deflate::Agreed, seats::Seats};
 use crate::{
     metrics::Metrics,
-    position::Position,
-    predicate::Verdict,
-    protocol::Encoded,
-    ring::{Frame, FrameKind, Ring},
+    ring::{self, Ring},
+    topic::Topics,
 };
 
 /// Sockets that are written to before other tasks of the core have their turn: with one event for each
@@ -58,6 +55,15 @@ struct Lane {
     seats: Mutex<Seats<Seat>>,
     /// The place in the ring up to which the lane has gone or is going.
     passed: AtomicU64,
+    /// Who is to be looked at; none where no topic is guarded, and everybody is.
+    selects: Option<Selects>,
+}
+
+#[derive(Debug)]
+struct Selects {
+    index: Mutex<Index>,
+    /// The place up to which everybody who stands in the lane has been sent what concerns him.
+    settled: Mutex<ring::Place>,
 }
 
 /// A socket's seat, shared by its session and its lane.
@@ -86,23 +92,6 @@ enum Place {
     Returned(Stand),
 }
 
-/// Where a socket stands that has been sent everything before, and waits for nothing.
-#[derive(Debug)]
-pub struct Stand {
-    /// The place in the ring.
-    pub seq: u64,
-    /// The position of the last frame sent or passed over.
-    pub cursor: Position,
-    /// What the socket takes.
-    pub interests: Interests,
-    /// What the last default page of each topic saw.
-    pub seen: Seen,
-    /// The rest of a frame of which the socket took only a part; it is before `seq`.
-    pub unsent: Bytes,
-    /// The connection is broken.
-    pub broken: bool,
-}
-
 /// A session's hold on its seat; it is free again when this is dropped.
 #[derive(Debug)]
 pub struct Seated {
@@ -111,24 +100,19 @@ pub struct Seated {
     slot: usize,
 }
 
-/// What became of one socket in a pass.
-#[derive(Debug, PartialEq, Eq)]
-enum Went {
-    /// It was sent so many frames, and stands at the end.
-    Through(u64),
-    /// Its session must go on.
-    Out(u64),
-}
-
 impl Lanes {
     /// Lanes for a ring, as many as there are cores. They must be created before the first session,
     /// and each be [`run`](Self::run).
-    pub fn new(ring: &Ring, count: usize) -> Self {
-        let passed = ring.head().seq;
+    pub fn new(ring: &Ring, topics: &Topics, count: usize) -> Self {
+        let head = ring.head();
         let lane = |_| {
             Arc::new(Lane {
                 seats: Mutex::default(),
-                passed: AtomicU64::new(passed),
+                passed: AtomicU64::new(head.seq),
+                selects: Index::of(topics).map(|index| Selects {
+                    index: Mutex::new(index),
+                    settled: Mutex::new(head.clone()),
+                }),
             })
         };
         Self(Arc::new(Inner {
@@ -176,13 +160,25 @@ async fn run(lane: Arc<Lane>, ring: Ring, metrics: Metrics, stop: CancellationTo
             // Before anybody is looked at: who takes a place from now on sees that this pass may have
             // gone by, and does not stand in the lane with what it carries still to be sent.
             lane.passed.store(seq, Ordering::SeqCst);
+            // Nor before that whom it concerns: who is listed from now on sees it as well.
+            let (concerned, settled) = lane.select(&pass);
             let mut sent = 0;
             let mut next = Some(0);
             while let Some(first) = next {
-                next = lane.lock().turn(first, TURN, &mut turn);
-                sent += turn.drain(..).map(|seat| seat.pass(&mut pass)).sum::<u64>();
+                next = match &concerned {
+                    Some(slots) => {
+                        let last = slots.len().min(first + TURN);
+                        lane.lock().pick(&slots[first..last], &mut turn);
+                        (last < slots.len()).then_some(last)
+                    }
+                    None => lane.lock().turn(first, TURN, &mut turn),
+                };
+                let seats = turn.drain(..);
+                let went = seats.map(|seat| seat.pass(&mut pass, settled.as_ref()));
+                sent += went.sum::<u64>();
                 tokio::task::yield_now().await;
             }
+            lane.settle(&pass);
             metrics.pushes_sent.inc_by(sent);
         }
         tokio::select! {
@@ -197,6 +193,36 @@ impl Lane {
         // Nothing in here panics half way through a change.
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whom a pass concerns, all where that is not known, and up to where everything is settled.
+    fn select(&self, pass: &Pass) -> (Option<Vec<usize>>, Option<ring::Place>) {
+        let Some(selects) = &self.selects else {
+            return (None, None);
+        };
+        let index = selects.index();
+        let leads = !pass.frames.is_empty();
+        let concerned = leads.then(|| index.concerned(&pass.frames)).flatten();
+        (concerned, Some(selects.settled().clone()))
+    }
+
+    /// A pass is over.
+    fn settle(&self, pass: &Pass) {
+        if let Some(selects) = &self.selects {
+            *selects.settled() = pass.last.clone();
+        }
+    }
+}
+
+impl Selects {
+    fn index(&self) -> MutexGuard<'_, Index> {
+        // Nothing in here panics half way through a change.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settled(&self) -> MutexGuard<'_, ring::Place> {
+        // Nothing in here panics half way through a change.
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Seat {
@@ -206,11 +232,12 @@ impl Seat {
     }
 
     /// Writes what is new to this socket, if it stands here; returns how many frames it was.
-    fn pass(&self, pass: &mut Pass) -> u64 {
+    fn pass(&self, pass: &mut Pass, settled: Option<&ring::Place>) -> u64 {
         let mut place = self.lock();
         let Place::Here(stand) = &mut *place else {
             return 0;
         };
+        stand.move_along(settled);
         match stand.go(pass, &self.peer) {
             Went::Through(sent) => sent,
             Went::Out(sent) => {
@@ -246,7 +273,12 @@ impl Place {
 impl Seated {
     /// Has the lane go on from where the socket stands, which must be the head of the ring. Gives the
     /// stand back where the lane may have gone by meanwhile: look at the ring again.
-    pub fn stand(&self, stand: Stand) -> Option<Stand> {
+    pub fn stand(&self, mut stand: Stand) -> Option<Stand> {
+        if let Some(selects) = &self.lane.selects
+            && let Some(stakes) = stand.interests.stakes()
+        {
+            selects.index().list(self.slot, stakes);
+        }
         let mut place = self.seat.lock();
         let seq = stand.seq;
         *place = Place::Here(stand);
@@ -260,7 +292,11 @@ impl Seated {
     /// Takes the place back from the lane: from here on the session goes on. `None` where it has it
     /// already.
     pub fn take(&self) -> Option<Stand> {
-        std::mem::replace(&mut *self.seat.lock(), Place::Away).into_stand()
+        let mut place = self.seat.lock();
+        if let (Place::Here(stand), Some(selects)) = (&mut *place, &self.lane.selects) {
+            stand.move_along(Some(&selects.settled()));
+        }
+        std::mem::replace(&mut *place, Place::Away).into_stand()
     }
 
     /// Waits until the lane gives the place back.
@@ -274,140 +310,9 @@ impl Seated {
 
 impl Drop for Seated {
     fn drop(&mut self) {
+        if let Some(selects) = &self.lane.selects {
+            selects.index().forget(self.slot);
+        }
         self.lane.lock().remove(self.slot);
-    }
-}
-
-impl Stand {
-    /// Goes along with a pass, as far as the socket takes it.
-    fn go(&mut self, pass: &mut Pass, peer: &Peer) -> Went {
-        if self.seq >= pass.end() {
-            // It came later than this pass began.
-            return Went::Through(0);
-        }
-        let Some(first) = self.seq.checked_sub(pass.from) else {
-            return Went::Out(0);
-        };
-        let first = first as usize;
-        let piece = match !pass.pages || self.seen.is_empty() {
-            true => pass.piece_for(&self.interests, peer.agreed),
-            false => None,
-        };
-        match piece {
-            Some(number) => self.go_with_all(pass, (pass.piece(number), first), peer),
-            None => self.go_with_some(pass, first, peer),
-        }
-    }
-
-    /// All that it takes, in one piece that is shared by all who take the same.
-    fn go_with_all(&mut self, pass: &Pass, (piece, first): (&Piece, usize), peer: &Peer) -> Went {
-        let bytes = &piece.bytes[piece.starts[first]..];
-        let written = match bytes.is_empty() {
-            true => 0,
-            false => match self.written(peer.socket().send(bytes)) {
-                Some(written) => written,
-                None => return Went::Out(0),
-            },
-        };
-        let reached = piece.starts[first] + written;
-        // The frames that are written, those that have no bytes included.
-        let next = piece.starts.partition_point(|start| *start <= reached) - 1;
-        let whole = piece.starts[first..=next].windows(2);
-        let sent = whole.filter(|ends| ends[0] < ends[1]).count() as u64;
-        self.stand_after(pass, next);
-        if reached == piece.bytes.len() {
-            return Went::Through(sent);
-        }
-        let part = reached - piece.starts[next];
-        if part > 0
-            && let Some(text) = &pass.frames[next].text
-        {
-            self.unsent = framed(text, peer.agreed).slice(part..);
-            self.stand_after(pass, next + 1);
-            return Went::Out(sent + 1);
-        }
-        Went::Out(sent)
-    }
-
-    /// The frames that this socket takes, in the form in which it does.
-    fn go_with_some(&mut self, pass: &Pass, mut first: usize, peer: &Peer) -> Went {
-        let mut sent = 0;
-        while first < pass.frames.len() {
-            let mut shown = Vec::new();
-            let mut next = first;
-            while next < pass.frames.len() && shown.len() < PIECES {
-                let frame = &pass.frames[next];
-                if frame.is_reload() && self.interests.filters(&frame.topic) {
-                    break;
-                }
-                if let Some((_, text)) = self.form(frame) {
-                    shown.push((next, text));
-                }
-                next += 1;
-            }
-            if !shown.is_empty() {
-                let pieces: Vec<IoSlice<'_>> = shown
-                    .iter()
-                    .map(|(_, text)| IoSlice::new(framed(text, peer.agreed)))
-                    .collect();
-                let Some(mut written) = self.written(peer.socket().send_vectored(&pieces)) else {
-                    return Went::Out(sent);
-                };
-                for (index, text) in shown {
-                    let frame = framed(&text, peer.agreed);
-                    let length = frame.len();
-                    if written < length {
-                        self.stand_after(pass, index);
-                        if written > 0 {
-                            self.unsent = frame.slice(written..);
-                            self.stand_after(pass, index + 1);
-                            sent += 1;
-                        }
-                        return Went::Out(sent);
-                    }
-                    written -= length;
-                    sent += 1;
-                }
-            }
-            self.stand_after(pass, next);
-            if next == first {
-                // What filters are judged by must be looked at again, which takes time.
-                return Went::Out(sent);
-            }
-            first = next;
-        }
-        Went::Through(sent)
-    }
-
-    /// Just after the first `count` frames of a pass.
-    fn stand_after(&mut self, pass: &Pass, count: usize) {
-        self.seq = pass.from + count as u64;
-        if let Some(last) = count.checked_sub(1) {
-            self.cursor = pass.frames[last].position.clone();
-        }
-    }
-
-    /// What the socket took; `None` where that is nothing.
-    fn written(&mut self, written: io::Result<usize>) -> Option<usize> {
-        match written {
-            Ok(0) => None,
-            Ok(count) => Some(count),
-            Err(err) => {
-                self.broken = err.kind() != io::ErrorKind::WouldBlock;
-                None
-            }
-        }
-    }
-
-    /// The form in which the socket gets a frame.
-    fn form(&self, frame: &Frame) -> Option<(Verdict, Encoded)> {
-        let seen = || match &frame.kind {
-            FrameKind::Event { .. } => false,
-            FrameKind::Page(page) => self.seen.covers(&frame.topic, page.as_ref()),
-        };
-        match self.interests.takes(&frame.topic) && !seen() {
-            true => self.interests.form(frame),
-            false => None,
-        }
     }
 }

@@ -291,7 +291,7 @@ mod tests {
         let mut client = Client::default();
         let texts = frames
             .iter()
-            .filter_map(|(frame, verdict)| frame.form(*verdict));
+            .filter_map(|(frame, verdict)| frame.form(*verdict, None));
         texts.for_each(|text| client.apply(&text));
         client
     }
@@ -304,7 +304,7 @@ mod tests {
             let length = lengths.next().copied().unwrap_or(7).min(rest.len());
             let mut window = Window::default();
             for (frame, verdict) in &rest[..length] {
-                if let Some(text) = frame.form(*verdict) {
+                if let Some(text) = frame.form(*verdict, None) {
                     window.push(frame, *verdict, text);
                 }
             }
@@ -338,7 +338,7 @@ mod tests {
                 .collect();
             let mut condensed = client.clone();
             for (frame, verdict) in &after {
-                if let Some(text) = frame.form(*verdict) {
+                if let Some(text) = frame.form(*verdict, None) {
                     client.apply(&text);
                 }
             }
@@ -383,7 +383,7 @@ mod tests {
         let mut window = Window::default();
         for (frame, verdict) in &frames {
             assert!(!window.is_full());
-            window.push(frame, *verdict, frame.form(*verdict).unwrap());
+            window.push(frame, *verdict, frame.form(*verdict, None).unwrap());
         }
         assert!(window.is_full());
         let kept: Vec<u64> = window

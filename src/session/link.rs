@@ -41,6 +41,8 @@ pub struct Link {
     rest: Bytes,
     queue: VecDeque<Bytes>,
     queued_bytes: usize,
+    /// Of the first in the queue a part is written.
+    begun: bool,
     /// Its place among the callers.
     _permit: Option<Permit>,
 }
@@ -79,6 +81,7 @@ impl Link {
             rest: socket.leftover,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            begun: false,
             _permit: socket.permit,
         }
     }
@@ -154,6 +157,19 @@ impl Link {
         self.queue.push_back(frame);
     }
 
+    /// Queues the rest of a frame that somebody else has begun, while nothing else waits.
+    pub fn go_on(&mut self, rest: Bytes) {
+        self.begun = self.queue.is_empty();
+        self.push(rest);
+    }
+
+    /// Throws away what is queued, but for the rest of a frame that was begun: what follows could not be
+    /// read without it.
+    pub fn forget(&mut self) {
+        self.queue.truncate(usize::from(self.begun));
+        self.queued_bytes = self.queue.iter().map(Bytes::len).sum();
+    }
+
     /// Bytes that wait to be written.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
@@ -217,10 +233,12 @@ impl Link {
         while let Some(front) = self.queue.front_mut() {
             if written < front.len() {
                 front.advance(written);
+                self.begun |= written > 0;
                 return;
             }
             written -= front.len();
             self.queue.pop_front();
+            self.begun = false;
         }
     }
 }
@@ -387,5 +405,39 @@ mod tests {
         assert_eq!(link.queued_bytes(), 0);
         assert_eq!(talk.await.unwrap(), frames.concat());
         assert!(matches!(link.recv().await, Received::End));
+    }
+
+    #[tokio::test]
+    async fn what_is_thrown_away_leaves_the_rest_of_a_frame_that_was_begun() {
+        let (mut client, stream) = tokio::io::duplex(7);
+        let mut link = Link::new(Socket::other(stream, Bytes::new()), LIMITS);
+        for frame in [b"first frame", b"second one.", b"and a third"] {
+            link.push(Bytes::from_static(frame));
+        }
+        // As much as there is room for.
+        assert!(link.flush().now_or_never().is_none());
+        link.forget();
+        link.push(Bytes::from_static(b"close"));
+        let talk = tokio::spawn(async move {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.unwrap();
+            got
+        });
+        link.flush().await.unwrap();
+        assert_eq!(link.queued_bytes(), 0);
+        drop(link);
+        assert_eq!(talk.await.unwrap(), b"first frameclose");
+        // What the lane has begun is gone on with.
+        let (mut client, stream) = tokio::io::duplex(64);
+        let mut link = Link::new(Socket::other(stream, Bytes::new()), LIMITS);
+        link.go_on(Bytes::from_static(b"me"));
+        link.push(Bytes::from_static(b"another"));
+        link.forget();
+        link.push(Bytes::from_static(b"close"));
+        link.flush().await.unwrap();
+        let mut got = [0; 7];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"meclose");
+        assert_eq!(link.queued_bytes(), 0);
     }
 }

@@ -3,6 +3,7 @@
 //! takes its exact place between two events (docs/protocol.md §1.1).
 
 mod condense;
+mod confines;
 pub mod deflate;
 mod echo;
 mod entrance;
@@ -10,6 +11,7 @@ mod events;
 mod filters;
 mod frame;
 pub mod inbound;
+mod interests;
 mod lane;
 mod latest;
 mod link;
@@ -18,6 +20,8 @@ mod rate;
 mod reads;
 mod requests;
 mod resume;
+mod rights;
+mod scopes;
 mod seats;
 mod seen;
 mod socket;
@@ -33,22 +37,26 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use confines::Confines;
 pub use echo::{echo, mirror};
 pub use entrance::{Live, join, refuse, stream};
 pub use filters::Filters;
-use filters::Interests;
+use interests::Interests;
 pub use lane::Lanes;
 use lane::Seated;
 use rate::Bucket;
 pub use rate::Rate;
 use reads::Reads;
+use rights::Rights;
 use seen::Seen;
 pub use socket::{Duplex, Socket};
 use wire::Wire;
 
 use crate::{
+    auth::Auth,
     fanout::{Backlog, Pages},
     groups::Group,
+    identity::Identity,
     metrics::{Behind, Health, Metrics, Part},
     position::Position,
     protocol::{self, CloseReason, Failure, JsonLimits, Language, Mode, Rid, Select},
@@ -118,6 +126,8 @@ pub struct Gateway {
     pub lanes: Lanes,
     /// The filters of all sockets.
     pub filters: Filters,
+    /// Who may connect.
+    pub auth: Auth,
     /// The audience.
     pub group: Group,
     /// What is counted.
@@ -144,6 +154,10 @@ pub struct Opening {
     pub hello_first: bool,
     /// What is sent once the socket has fallen behind.
     pub mode: Mode,
+    /// Who opens it.
+    pub identity: Identity,
+    /// Nobody knows yet who that is: the hello must bring a token.
+    pub owes_token: bool,
 }
 
 /// A direct query of this session.
@@ -155,6 +169,8 @@ struct Ask {
     /// Not asked by the client: a page topic's page, fresh after a replay.
     fresh_page: bool,
     tries: u8,
+    /// As the session's confines, when the topic was found.
+    changes: u32,
     /// As [`Ring::restarts`] said before the read began.
     restarts: u64,
 }
@@ -202,10 +218,15 @@ type Answer = (Ask, Result<Arc<Snapshot>, Failure>);
 struct Session {
     gateway: Arc<Gateway>,
     wire: Wire,
+    /// Who is connected. What he may see is judged by these claims, and by the newest of them.
+    identity: Identity,
+    rights: Rights,
     /// Where the lane writes to this socket; taken when it is up to date for the first time.
     seat: Option<Seated>,
     /// The lane goes on along the stream: seq, cursor, interests and what was seen are there.
     stands: bool,
+    /// What is sent to him of guarded topics.
+    confines: Confines,
     /// The topics that are taken, and their rows.
     interests: Interests,
     mode: Mode,
@@ -254,8 +275,11 @@ impl Session {
         };
         let mut session = Self {
             wire,
+            identity: Identity::anonymous(),
+            rights: Rights::default(),
             seat: None,
             stands: false,
+            confines: Confines::default(),
             interests: Interests::new(opening.types),
             mode: opening.mode,
             seq: Some(head.seq),
@@ -274,6 +298,8 @@ impl Session {
             clocks,
             gateway,
         };
+        session.identify(opening.identity);
+        session.rights.owes_token = opening.owes_token;
         if session.wire.is_one_way() {
             // As after a hello: the client cannot say one.
             session.greeted = true;
@@ -292,6 +318,9 @@ impl Session {
         gateway.metrics.sessions.inc();
         if let End::Close(reason) = self.serve().await {
             gateway.closes(reason);
+            if reason.silences() {
+                self.wire.forget();
+            }
             Box::pin(self.wire.close(reason)).await;
         }
         gateway.metrics.sessions.dec();
@@ -309,7 +338,7 @@ impl Session {
             // What takes its time is boxed: a socket that waits should cost little.
             if !self.stands {
                 ring.borrow_and_update();
-                if let Err(end) = Box::pin(self.advance()).await {
+                if let Err(end) = Box::pin(self.entitled_to(None)).await {
                     return end;
                 }
                 self.stand();
@@ -325,7 +354,13 @@ impl Session {
     fn due(&self) -> Instant {
         let clocks = &self.clocks;
         let held = self.held.iter().map(|held| held.until);
-        let others = [clocks.pong, clocks.tick, clocks.hello, clocks.retry];
+        let others = [
+            clocks.pong,
+            clocks.tick,
+            clocks.hello,
+            clocks.retry,
+            self.rights.until,
+        ];
         let earliest = others.into_iter().flatten().chain(held).min();
         earliest.map_or(clocks.ping, |earliest| earliest.min(clocks.ping))
     }

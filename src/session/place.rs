@@ -14,6 +14,8 @@ use crate::protocol::CloseReason;
 pub(super) enum Woken {
     /// The process stops.
     Stop,
+    /// What was granted is revoked.
+    Revoked,
     /// A query was read.
     Answer(Answer),
     /// A clock.
@@ -37,9 +39,18 @@ impl Session {
                 None => std::future::pending().await,
             }
         };
+        let revoked = self.rights.revoked();
+        let is_granted = revoked.is_some();
+        let revoked = async {
+            match revoked {
+                Some(revoked) => revoked.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = self.gateway.stop.cancelled() => Woken::Stop,
+            () = revoked, if is_granted => Woken::Revoked,
             // Before what the client sends: a flood of it must not keep answers waiting.
             answer = self.running.next() => Woken::Answer(answer),
             () = tokio::time::sleep_until(due) => Woken::Due,
@@ -56,12 +67,18 @@ impl Session {
             return Ok(());
         }
         self.take_place()?;
+        // Whatever came: nothing more is done for who has no right to it.
+        self.entitled_to(Some(woken)).await
+    }
+
+    /// Does what comes up.
+    pub(super) async fn act(&mut self, woken: Woken) -> Result<(), End> {
         match woken {
             Woken::Stop => Err(self.leave().await),
             Woken::Answer(answer) => self.answered(answer).await,
             Woken::Due => self.tick().await,
             Woken::Said(inbound) => self.inbound(inbound).await,
-            Woken::Returned | Woken::Grown => Ok(()),
+            Woken::Returned | Woken::Grown | Woken::Revoked => Ok(()),
         }
     }
 
@@ -78,7 +95,8 @@ impl Session {
     /// Has the lane go on, where nothing but the stream is left to be sent.
     pub(super) fn stand(&mut self) {
         let busy = !(self.running.is_empty() && self.queued.is_empty() && self.held.is_empty());
-        let (Some(seq), false) = (self.seq, busy || self.silent || self.is_owed_pages()) else {
+        let waits = busy || self.silent || self.is_owed_pages() || !self.confines.drawn;
+        let (Some(seq), false) = (self.seq, waits) else {
             return;
         };
         let Some((stream, agreed)) = self.wire.idle_stream() else {

@@ -5,8 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Ask, End, Session,
-    filters::{Interests, TOO_MANY_TOPICS},
+    Ask, End, Session, filters::TOO_MANY_TOPICS, interests::Interests, rights::Introduced,
 };
 use crate::{
     protocol::{self, CloseReason, ErrorCode, Failure, Hello, Interest, Request, Rid, Select},
@@ -27,16 +26,20 @@ impl Session {
             return self.too_often(request, wait).await;
         }
         match request {
+            // Who has not said who he is learns nothing, not even which topics there are.
+            Ok(
+                Request::Query { rid, .. }
+                | Request::Subscribe(rid, _)
+                | Request::Unsubscribe(rid, _),
+            ) if self.rights.owes_token => {
+                self.fail(Failure::from(ErrorCode::TokenMissing).to(rid))
+                    .await
+            }
             Ok(Request::Query { topic, rid, select }) => self.query(&topic, rid, select).await,
             Ok(Request::Hello(hello)) => self.hello(hello).await,
             Ok(Request::Subscribe(rid, types)) => self.subscribe(rid, types).await,
             Ok(Request::Unsubscribe(rid, types)) => self.unsubscribe(rid, &types).await,
-            // Tokens are not judged yet; the client learns that this one was taken.
-            Ok(Request::Auth(rid)) => {
-                self.wire
-                    .send(protocol::ok(rid.as_ref(), &self.cursor))
-                    .await
-            }
+            Ok(Request::Auth(rid, token)) => self.renewed(rid, token).await,
             Ok(Request::Ping(rid)) => self.wire.send(protocol::pong(rid.as_ref())).await,
             Err(failure) => self.misread(failure).await,
         }
@@ -95,7 +98,7 @@ impl Session {
     }
 
     async fn query(&mut self, name: &str, rid: Option<Rid>, select: Select) -> Result<(), End> {
-        let Some(topic) = self.gateway.topics.get(name).cloned() else {
+        let Some(topic) = self.gateway.topic(name, &self.identity) else {
             return self
                 .fail(Failure::from(ErrorCode::UnknownType).to(rid))
                 .await;
@@ -122,7 +125,10 @@ impl Session {
             self.gateway.metrics.limited("queries");
             return self.fail(later(RETRY_AFTER_MS).to(rid)).await;
         }
-        self.queued.push_back(Ask::new(topic, rid, select));
+        self.queued.push_back(Ask {
+            changes: self.confines.changes,
+            ..Ask::new(topic, rid, select)
+        });
         Ok(())
     }
 
@@ -137,9 +143,13 @@ impl Session {
             let failure = Failure::param("since: in the URL, or on a socket with hello=1");
             return self.fail(failure.to(hello.rid)).await;
         }
+        if self.introduced(hello.rid.as_ref(), hello.token).await? == Introduced::No {
+            return Ok(());
+        }
         if let Some(types) = hello.types {
-            match self.gateway.named(types, &Interests::default()).await {
-                Ok(named) => self.interests = Interests::exactly(named),
+            let none = Interests::default();
+            match self.gateway.named(types, &none, &self.identity).await {
+                Ok(named) => self.interests.choose(named),
                 Err(failure) => return self.fail(failure.to(hello.rid)).await,
             }
         }
@@ -166,15 +176,20 @@ impl Session {
         // Not the head: what lies before it may still be to be sent, and a client that is cut off
         // now would miss it for ever.
         let cursor = &self.cursor;
-        let topics = hello.topics.then_some(&self.gateway.topics);
+        let topics = hello.topics.then(|| self.gateway.topics_of(&self.identity));
         let rid = hello.rid.as_ref();
+        let topics = topics.as_ref();
         let frame = protocol::welcome(rid, cursor, recovered, replay, clocks, topics);
         self.wire.send(frame).await
     }
 
     async fn subscribe(&mut self, rid: Option<Rid>, types: Vec<Interest>) -> Result<(), End> {
         // The cursor stands still meanwhile: what follows it is judged by the new set.
-        match self.gateway.named(types, &self.interests).await {
+        match self
+            .gateway
+            .named(types, &self.interests, &self.identity)
+            .await
+        {
             Ok(named) => self.interests.add(named),
             Err(failure) => return self.fail(failure.to(rid)).await,
         }

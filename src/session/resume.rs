@@ -74,6 +74,7 @@ impl Session {
                 }
                 None => self.queued.push_back(Ask {
                     fresh_page: true,
+                    changes: self.confines.changes,
                     ..Ask::new(topic.clone(), None, Select::Page(Params::default()))
                 }),
             }

@@ -37,6 +37,12 @@ impl<T> Seats<T> {
         }
         None
     }
+
+    /// The seats of these slots, as far as somebody sits in them.
+    pub fn pick(&self, slots: &[usize], turn: &mut Vec<Arc<T>>) {
+        let seats = slots.iter().filter_map(|slot| self.slots.get(*slot));
+        turn.extend(seats.flatten().cloned());
+    }
 }
 
 impl<T> Default for Seats<T> {

@@ -23,7 +23,7 @@ use crate::{
 const PART_BYTES: usize = 48 * 1024;
 
 /// The wait before the bus is asked again.
-const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
+pub(super) const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// A random wait that clients take before they query again, so that not all do at once.
 const RESET_AFTER_MS: [u32; 2] = [0, 3000];
@@ -50,6 +50,7 @@ enum Placed {
 impl Session {
     /// Goes on along the stream as far as possible, and sends the replies whose place is reached.
     pub(super) async fn advance(&mut self) -> Result<(), End> {
+        self.tell_confines().await?;
         loop {
             // While a reply waits for its place no new query starts, or it might never get one.
             if self.held.is_empty() {
@@ -94,6 +95,9 @@ impl Session {
 
     /// A query was read: an error goes out at once, rows wait for their place.
     pub(super) async fn answered(&mut self, (ask, found): super::Answer) -> Result<(), End> {
+        if ask.changes != self.confines.changes {
+            return self.renew(ask).await;
+        }
         match found {
             Ok(snapshot) => {
                 self.held.push(Held {
@@ -227,6 +231,9 @@ impl Session {
     /// Sends what lies between the cursor and `limit`, or the head. Pages of `superseded`
     /// topics are left out: a newer reply follows.
     async fn walk(&mut self, limit: Option<&Place>, superseded: &[Arc<str>]) -> Result<Walk, End> {
+        if !self.is_confined().await {
+            return Ok(Walk::Stuck);
+        }
         loop {
             let Some(seq) = self.seq else {
                 match self.walk_on_bus(limit).await? {
@@ -401,6 +408,7 @@ impl Ask {
             select,
             fresh_page: false,
             tries: 0,
+            changes: 0,
             restarts: 0,
         }
     }

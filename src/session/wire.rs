@@ -209,7 +209,15 @@ impl Wire {
         if let Line::Socket(link) = &mut self.line
             && !rest.is_empty()
         {
-            link.push(rest);
+            link.go_on(rest);
+        }
+    }
+
+    /// Throws away what waits to be written, but for the rest of a frame that was begun.
+    pub fn forget(&mut self) {
+        match &mut self.line {
+            Line::Socket(link) => link.forget(),
+            Line::Events(events) => events.forget(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! description, values are bound: no text of a client's ever becomes SQL.
 
 mod dialect;
+mod guard;
 
 use super::StoreError;
 use crate::{
@@ -87,6 +88,9 @@ pub fn plan(
         let condition =
             predicate::parse(text, table).map_err(|err| StoreError::Gone(err.to_string()))?;
         builder.wheres.push(condition.to_sql());
+    }
+    if let Some(policy) = &view.policy {
+        builder.guard(policy)?;
     }
     match select {
         Select::Id(key) => builder.one(key),

@@ -29,6 +29,17 @@ impl Topic {
                 hash.text(if by.descending { "desc" } else { "asc" });
             }
             hash.text(&view.page_size.to_string());
+            // Who is shown more than before must be told so, too.
+            if let Some(policy) = &view.policy {
+                hash.text(policy.text());
+            }
+            if let Some(roles) = &view.roles {
+                hash.text(&roles.claim);
+                for (role, columns) in &roles.columns {
+                    hash.text(role);
+                    hash.list(columns);
+                }
+            }
         }
         format!("{:016x}", hash.0)
     }

@@ -1,5 +1,7 @@
 //! Topics as they are written in the configuration.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::{BadTopic, Push};
@@ -40,6 +42,15 @@ pub struct TopicSpec {
     /// The view's condition, in the documented SQL subset.
     #[serde(default)]
     pub r#where: Option<String>,
+    /// Which rows whom may see: a condition over the columns and, as `token.NAME`, the claims.
+    #[serde(default)]
+    pub policy: Option<String>,
+    /// The claim that says who somebody is to `columns_by_role`; `token.role` where none.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// The columns that each role sees; who has none of the roles does not see the topic.
+    #[serde(default)]
+    pub columns_by_role: BTreeMap<String, Vec<String>>,
     /// The default order: `"name"`, `"name asc"` or `"name desc"`; the key is appended.
     #[serde(default)]
     pub order_by: Vec<String>,
@@ -154,6 +165,9 @@ impl TopicSpec {
             ("key", !self.key.is_empty()),
             ("columns", !self.columns.is_empty()),
             ("where", self.r#where.is_some()),
+            ("policy", self.policy.is_some()),
+            ("role", self.role.is_some()),
+            ("columns_by_role", !self.columns_by_role.is_empty()),
             ("order_by", !self.order_by.is_empty()),
         ];
         settings

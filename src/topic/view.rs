@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{BadTopic, Column, Kind, Shown, Table, TopicSpec};
+use super::{BadTopic, Column, Kind, Policy, Roles, Shown, Table, TopicSpec};
 
 /// One column of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,10 @@ pub struct View {
     pub columns: Vec<String>,
     /// The condition's text.
     pub condition: Option<String>,
+    /// Which of its rows whom may see; all everybody where none.
+    pub policy: Option<Policy>,
+    /// Which of its columns; all that are shown everybody where none.
+    pub roles: Option<Roles>,
     /// The default order, the key not yet appended.
     pub order: Vec<Order>,
     /// Rows of the default page.
@@ -112,6 +116,8 @@ impl View {
             base,
             order: resolve_order(spec, table, &columns)?,
             key: resolve_key(spec, table, &columns)?,
+            policy: Policy::of(spec)?,
+            roles: Roles::of(spec, table, &columns)?,
             columns,
             condition: spec.r#where.clone().filter(|text| !text.trim().is_empty()),
             page_size: spec.page_size,

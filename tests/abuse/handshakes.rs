@@ -19,7 +19,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// A request for a socket, line by line.
 fn lines(path: &str, more: &[&str]) -> Vec<u8> {
     let mut text = format!(
-        "GET {path} HTTP/1.1\r\nHost: care.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
     );
     for line in more {
@@ -71,7 +71,7 @@ async fn matrix(stage: &mut Stage) {
         for connection in connections {
             for version in versions {
                 for key in keys {
-                    let mut text = "GET /socket/all/ HTTP/1.1\r\nHost: care.example\r\n".to_owned();
+                    let mut text = "GET /socket/all/ HTTP/1.1\r\nHost: localhost\r\n".to_owned();
                     for (name, value) in [
                         ("Upgrade", upgrade),
                         ("Connection", connection),
@@ -191,7 +191,7 @@ async fn methods(stage: &mut Stage) {
 /// for the request and none for what is hidden in it. That lines may end in a bare LF is left to the
 /// reader by RFC 9112 §2.2.
 async fn smuggled(stage: &mut Stage) {
-    let hidden = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let hidden = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let length = hidden.len();
     let chunked = "Transfer-Encoding: chunked";
     let body = format!("0\r\n\r\n{hidden}");
@@ -249,14 +249,14 @@ async fn smuggled(stage: &mut Stage) {
     for (headers, body, answers) in requests {
         let head = headers.join("\r\n");
         let sent = format!(
-            "POST /api/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n\r\n{body}"
+            "POST /api/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{head}\r\n\r\n{body}"
         );
         let mut stream = TcpStream::connect(stage.server.address()).await.unwrap();
         let _ = stream.write_all(sent.as_bytes()).await;
         let (first, _) = answer(&mut stream).await;
         // One more request is answered next, unless the connection is over.
         let _ = stream
-            .write_all(b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .write_all(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .await;
         let (second, _) = answer(&mut stream).await;
         let right = matches!(first, Told::Status(400..=499, _))
@@ -416,7 +416,7 @@ async fn other_protocols(stage: &mut Stage) {
             &[status(400, ""), Told::Cut],
         );
     }
-    let upgrade = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n";
+    let upgrade = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n";
     stage
         .request("A31", upgrade.as_bytes(), &[status(200, "")])
         .await;
@@ -465,8 +465,9 @@ async fn parameters(stage: &mut Stage) {
             .request("A33", &lines(&path, &more), &[expected])
             .await;
         assert!(!told.contains(CANARY), "{told}");
-        let page =
-            format!("GET {path} HTTP/1.1\r\nHost: x\r\n{bearer}\r\nConnection: close\r\n\r\n");
+        let page = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\n{bearer}\r\nConnection: close\r\n\r\n"
+        );
         let refused = [status(426, "upgrade_required")];
         let told = stage.request("A33", page.as_bytes(), &refused).await;
         assert!(!told.contains(CANARY), "{told}");

@@ -20,7 +20,7 @@ const WRITES: [&str; 3] = ["/api/events", "/chat/update/info/", "/chat/update/re
 
 fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: care.example\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()
@@ -44,7 +44,7 @@ async fn what_must_not_be_written_is_refused_and_what_must_not_be_seen_is_not_th
 }
 
 async fn methods(stage: &mut Stage) {
-    let host = "Host: care.example\r\nConnection: close\r\n";
+    let host = "Host: localhost\r\nConnection: close\r\n";
     for method in ["GET", "PUT", "DELETE", "PATCH", "VIEW", "TRACE", "PROPFIND"] {
         for path in WRITES
             .into_iter()
@@ -170,7 +170,8 @@ async fn bodies(stage: &mut Stage) {
     }
     // Announced, and begun; or in chunks, as many as it takes.
     for path in WRITES {
-        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{JSON}");
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{JSON}");
         let announced = format!(
             "{head}Content-Length: 99999999999\r\n\r\n{}",
             "x".repeat(70_000)
@@ -246,7 +247,7 @@ async fn foreign(stage: &mut Stage) {
             );
             for asked in ["POST", "DELETE", "VIEW"] {
                 let preflight = format!(
-                    "OPTIONS {path} HTTP/1.1\r\nHost: care.example\r\nConnection: close\r\nOrigin: {origin}\r\n\
+                    "OPTIONS {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nOrigin: {origin}\r\n\
                      Access-Control-Request-Method: {asked}\r\nAccess-Control-Request-Headers: token\r\n\r\n"
                 );
                 let told = stage
@@ -263,7 +264,7 @@ async fn foreign(stage: &mut Stage) {
 
 /// Nothing of the machine, of other programs' usual pages, or of the files beside us.
 async fn hidden(stage: &mut Stage) {
-    let close = "HTTP/1.1\r\nHost: care.example\r\nConnection: close\r\n\r\n";
+    let close = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let mut paths: Vec<String> = [
         "/debug",
         "/debug/pprof",
@@ -336,7 +337,7 @@ async fn endless(stage: &mut Stage) {
             crowd.spawn(async move {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 let head = format!(
-                    "POST {path} HTTP/1.1\r\nHost: x\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n"
+                    "POST {path} HTTP/1.1\r\nHost: localhost\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n"
                 );
                 stream.write_all(head.as_bytes()).await.unwrap();
                 let mut pace = tokio::time::interval(Duration::from_millis(500));

@@ -536,7 +536,7 @@ async fn what_could_be_read_in_two_ways_is_refused() {
             format!("after={coded}"),
         ] {
             let sent = format!(
-                "GET /api/query/patient?{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+                "GET /api/query/patient?{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             );
             stage
                 .request("A15", sent.as_bytes(), &[status(400, "nul_not_allowed")])

@@ -178,7 +178,7 @@ async fn on_sockets(stage: &mut Stage, name: &str) {
 async fn over_http(stage: &mut Stage, name: &str) {
     let coded: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
     let coded = coded.replace('+', "%20");
-    let close = "HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+    let close = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
     // Without a name these are other paths.
     let path = match name {
         "" => [status(404, "not_found"), status(404, "unknown_type")],
@@ -203,7 +203,7 @@ async fn over_http(stage: &mut Stage, name: &str) {
 async fn post(stage: &mut Stage, class: &'static str, event: &Json, expected: Told) -> String {
     let body = event.to_string();
     let sent = format!(
-        "POST /api/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /api/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let expected = match expected {
@@ -297,7 +297,7 @@ async fn values(stage: &mut Stage) {
             "Last-Event-ID",
         ] {
             let sent = format!(
-                "GET /api/query/patient?id=1 HTTP/1.1\r\nHost: x\r\n{name}: {value}\r\nConnection: close\r\n\r\n"
+                "GET /api/query/patient?id=1 HTTP/1.1\r\nHost: localhost\r\n{name}: {value}\r\nConnection: close\r\n\r\n"
             );
             // A control character is none that a header may have.
             let expected = match value.contains('\u{1b}') {
@@ -312,7 +312,7 @@ async fn values(stage: &mut Stage) {
         }
     }
     let long = format!(
-        "GET /api/query/patient?id=1 HTTP/1.1\r\nHost: x\r\nUser-Agent: {}\r\n\r\n",
+        "GET /api/query/patient?id=1 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {}\r\n\r\n",
         "x".repeat(1 << 20)
     );
     stage

@@ -285,8 +285,9 @@ async fn injections(stage: &mut Stage, on: On) {
             (format!("patient?after={value}"), status(400, "bad_param")),
             (format!("{value}?id=1"), status(404, "unknown_type")),
         ] {
-            let sent =
-                format!("GET /api/query/{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            let sent = format!(
+                "GET /api/query/{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            );
             stage.request("A16", sent.as_bytes(), &[expected]).await;
         }
     }
@@ -322,7 +323,7 @@ async fn sizes(stage: &mut Stage) {
                 _ => status(400, "bad_param"),
             };
             let sent = format!(
-                "GET /api/query/patient?size={size}&page={page} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+                "GET /api/query/patient?size={size}&page={page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             );
             stage.request("A26", sent.as_bytes(), &[status]).await;
         }

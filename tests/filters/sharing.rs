@@ -6,7 +6,7 @@ use rowcast::{
     event::{Body, ChangeData, Delivery, Event, Op, raw},
     metrics::{Health, Metrics},
     position::{Epoch, Position},
-    predicate::Verdict,
+    predicate::{Judges, Verdict},
     protocol::{Condition, Test},
     query::{self, QueryLimits},
     ring::{Frame, Ring},
@@ -128,13 +128,13 @@ async fn every_form_of_a_frame_is_made_once_and_counted_while_it_is_held() {
         (4, Verdict::Delete),
         (3, Verdict::Nothing),
     ] {
-        let verdict = held.judged(&of(value), &table);
+        let verdict = held.judged(Judges::filter(&of(value)), &table);
         assert_eq!(verdict, expected);
-        let forms = [held.form(verdict), held.form(verdict)];
+        let forms = [held.form(verdict, None), held.form(verdict, None)];
         let places = forms.map(|form| form.map(|form| form.as_ptr()));
         assert_eq!(places[0], places[1]);
     }
-    let text = held.form(Verdict::Delete).unwrap();
+    let text = held.form(Verdict::Delete, None).unwrap();
     assert!(text.starts_with(br#"{"type":"t","op":"delete","key":{"id":1},"data":null,"#));
     assert!(
         !String::from_utf8_lossy(&text).contains("yyy"),
@@ -145,14 +145,15 @@ async fn every_form_of_a_frame_is_made_once_and_counted_while_it_is_held() {
         made > before + 3000,
         "two texts and the images: {before} → {made}"
     );
-    held.form(Verdict::Insert).unwrap();
-    held.judged(&of(7), &table);
+    held.form(Verdict::Insert, None).unwrap();
+    held.judged(Judges::filter(&of(7)), &table);
     assert_eq!(ring.size().1, made);
     // What is made counts against what the ring may hold, until it is let go.
     let small = Ring::new(at(0), before * 2);
     small.append(vec![frame(1, Op::Update)], None);
     let held = small.read(0, u64::MAX, 1).unwrap().remove(0);
-    held.form(held.judged(&of(5), &table)).unwrap();
+    held.form(held.judged(Judges::filter(&of(5)), &table), None)
+        .unwrap();
     small.append(vec![frame(2, Op::Update)], None);
     assert_eq!(small.size().0, 1);
     drop(held);

@@ -126,4 +126,19 @@ impl JetStreamBus {
             (suffix, message.payload)
         }))
     }
+
+    /// What is sent to `<prefix>.control.<suffix>` alone, as [`Self::control`].
+    ///
+    /// # Errors
+    /// Where there is no connection yet.
+    pub async fn control_on(
+        &self,
+        suffix: &str,
+    ) -> Result<impl Stream<Item = Bytes> + Send + Unpin + 'static, Failure> {
+        let client = self.connection.client()?;
+        let subject = format!("{}.control.{suffix}", self.names.prefix);
+        let messages = client.subscribe(subject).await?;
+        client.flush().await?;
+        Ok(messages.map(|message| message.payload))
+    }
 }

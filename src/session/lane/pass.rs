@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    ring::{Frame, FrameKind, Ring},
+    ring::{Frame, FrameKind, Place, Ring},
     session::{
         deflate::{Agreed, framed},
-        filters::Interests,
+        interests::Interests,
     },
 };
 
@@ -36,6 +36,8 @@ pub struct Pass {
     /// Of each frame its topic's place among them.
     topic_of: Vec<usize>,
     pieces: Vec<(Taken, Piece)>,
+    /// The place where it ends.
+    pub last: Place,
 }
 
 /// What a socket takes of a pass.
@@ -59,7 +61,8 @@ impl Pass {
     /// What follows `seq` in the ring; `None` at its head. From a place that has left the ring an empty
     /// pass leads to the head, and everybody who stands before that out of the lane.
     pub fn read(ring: &Ring, seq: u64) -> Option<Self> {
-        let head = ring.head().seq;
+        let place = ring.head();
+        let head = place.seq;
         let (from, frames) = match ring.read(seq, u64::MAX, PASS_BYTES) {
             Some(frames) if frames.is_empty() => return None,
             Some(frames) => (seq, frames),
@@ -75,7 +78,15 @@ impl Pass {
                 topics.len() - 1
             })
         });
+        let last = match frames.last() {
+            Some(last) => Place {
+                seq: from + frames.len() as u64,
+                position: last.position.clone(),
+            },
+            None => place,
+        };
         Some(Self {
+            last,
             from,
             pages: frames.iter().any(is_page),
             topic_of: topic_of.collect(),

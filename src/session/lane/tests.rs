@@ -1,7 +1,10 @@
 //! Whoever writes, the lane or the session: every frame goes out once, whole and in order.
 
+mod guarded;
+
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
@@ -11,8 +14,11 @@ use tokio::{
 
 use super::*;
 use crate::{
-    position::Epoch,
-    session::{Socket, inbound::Limits, link::Link},
+    position::{Epoch, Position},
+    protocol::Encoded,
+    session::{
+        Socket, deflate::framed, inbound::Limits, interests::Interests, link::Link, seen::Seen,
+    },
 };
 
 const LIMITS: Limits = Limits {
@@ -41,7 +47,7 @@ impl Scene {
     /// With a client with whom this was agreed.
     async fn with(agreed: Option<Agreed>) -> Self {
         let ring = Ring::new(start(), usize::MAX);
-        let (lanes, metrics) = (Lanes::new(&ring, 1), Metrics::default());
+        let (lanes, metrics) = (Lanes::new(&ring, &Topics::default(), 1), Metrics::default());
         for lane in lanes.loops(&ring, &metrics, &CancellationToken::new()) {
             tokio::spawn(lane);
         }

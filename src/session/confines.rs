@@ -1,0 +1,96 @@
+//! What follows from who is connected: what is sent of guarded topics, and what becomes of what was asked for
+//! when somebody turns out to have other claims.
+
+use tokio::time::Instant;
+
+use super::{Ask, End, Session, stream::RETRY};
+use crate::{
+    identity::Identity,
+    policy,
+    protocol::{self, ErrorCode, Failure, ResetReason},
+};
+
+/// A random wait that a client takes before it queries again: claims seldom change for many at once.
+const RESET_AFTER_MS: [u32; 2] = [0, 500];
+
+/// Within which confines a session goes on along the stream.
+#[derive(Debug, Default)]
+pub struct Confines {
+    /// The interests leave out what the client may not see.
+    pub drawn: bool,
+    /// The client is not told yet that they are others than before.
+    untold: bool,
+    /// How often they have been.
+    pub changes: u32,
+}
+
+impl Session {
+    /// Whether guarded topics' events can be judged by who is connected. Until they can, nothing is sent.
+    pub(super) async fn is_confined(&mut self) -> bool {
+        if self.confines.drawn {
+            return true;
+        }
+        if self.clocks.retry.is_some() {
+            return false;
+        }
+        match self.gateway.scopes(&self.identity).await {
+            Ok(scopes) => {
+                self.interests.confine(scopes);
+                self.confines.drawn = true;
+            }
+            Err(_) => self.clocks.retry = Some(Instant::now() + RETRY),
+        }
+        self.confines.drawn
+    }
+
+    /// Takes note that somebody is connected in place of who was.
+    pub(super) fn redraw(&mut self, before: &Identity) {
+        let seen = |identity| move |topic| policy::seen_by(topic, identity);
+        let (before, now) = (seen(before), seen(&self.identity));
+        let mut guarded = self
+            .gateway
+            .topics
+            .iter()
+            .filter(|topic| topic.is_guarded());
+        if guarded.any(|topic| before(topic) != now(topic)) {
+            self.confines.drawn = false;
+            self.confines.untold = true;
+            self.confines.changes += 1;
+        }
+    }
+
+    /// Tells the client, before any later event, that it may see other things than before; what it has asked
+    /// for is asked anew.
+    pub(super) async fn tell_confines(&mut self) -> Result<(), End> {
+        if !std::mem::take(&mut self.confines.untold) {
+            return Ok(());
+        }
+        let held = self.held.drain(..).map(|held| held.ask);
+        let asked: Vec<Ask> = held.chain(self.queued.drain(..)).collect();
+        for ask in asked {
+            self.renew(ask).await?;
+        }
+        if self.silent {
+            return Ok(());
+        }
+        let reason = ResetReason::Scope;
+        self.gateway.metrics.reset(reason.as_str());
+        self.wire.stand(&self.cursor);
+        let frame = protocol::reset(reason, &self.cursor, RESET_AFTER_MS);
+        self.wire.send(frame).await
+    }
+
+    /// Has a query that was asked within other confines asked within those of now.
+    pub(super) async fn renew(&mut self, ask: Ask) -> Result<(), End> {
+        let Some(topic) = self.gateway.topic(&ask.topic.name, &self.identity) else {
+            let failure = Failure::from(ErrorCode::UnknownType).to(ask.rid);
+            return self.fail(failure).await;
+        };
+        self.queued.push_back(Ask {
+            topic,
+            changes: self.confines.changes,
+            ..ask
+        });
+        Ok(())
+    }
+}

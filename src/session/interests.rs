@@ -1,0 +1,261 @@
+//! What a socket takes: which topics, and of each which rows; of guarded ones no more than may be seen.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::{
+    filters::{Filter, TOO_MANY_TOPICS},
+    scopes::{Scope, Scopes, Stake},
+};
+use crate::{
+    identity::Identity,
+    predicate::{Judges, Verdict},
+    protocol::{Encoded, ErrorCode, Failure, Interest},
+    ring::Frame,
+    topic::Topics,
+};
+
+/// Which topics a socket takes, and of each which rows. Nothing on the heap for who takes all.
+#[derive(Debug, Default)]
+pub struct Interests(Option<Box<Choice>>);
+
+#[derive(Debug, Default)]
+struct Choice {
+    /// Only these topics; all where none.
+    only: Option<HashSet<Arc<str>>>,
+    filters: HashMap<Arc<str>, Arc<Filter>>,
+    /// What the client may see of each guarded topic, whatever it asks for.
+    scopes: Scopes,
+    /// The lane knows what concerns this socket.
+    listed: bool,
+}
+
+/// Topics named by a client, with their filters compiled.
+pub type Named = Vec<(Arc<str>, Option<Arc<Filter>>)>;
+
+impl Interests {
+    /// These topics, or all, without filters.
+    pub fn new(only: Option<HashSet<Arc<str>>>) -> Self {
+        let choice = only.map(|only| Choice {
+            only: Some(only),
+            ..Choice::default()
+        });
+        Self(choice.map(Box::new))
+    }
+
+    /// Exactly these topics, as far as they may be seen.
+    pub fn choose(&mut self, named: Named) {
+        let choice = self.0.get_or_insert_default();
+        choice.only = Some(HashSet::new());
+        choice.filters.clear();
+        self.add(named);
+    }
+
+    /// Whatever is taken, of guarded topics only what may be seen. A filter on what may not is gone.
+    pub fn confine(&mut self, scopes: Scopes) {
+        if scopes.is_empty() {
+            return;
+        }
+        let choice = self.0.get_or_insert_default();
+        for (name, scope) in &scopes {
+            let fits =
+                |filter: &Arc<Filter>| scope.as_ref().is_some_and(|scope| scope.admits(filter));
+            if choice.filters.get(name).is_some_and(|filter| !fits(filter)) {
+                choice.filters.remove(name);
+            }
+        }
+        choice.scopes = scopes;
+        choice.listed = false;
+    }
+
+    /// These, too, each with the filter given or none. Who takes all topics goes on doing so.
+    pub fn add(&mut self, named: Named) {
+        let choice = self.0.get_or_insert_default();
+        choice.listed = false;
+        for (topic, filter) in named {
+            if let Some(only) = &mut choice.only {
+                only.insert(topic.clone());
+            }
+            match filter {
+                Some(filter) => drop(choice.filters.insert(topic, filter)),
+                None => drop(choice.filters.remove(&topic)),
+            }
+        }
+    }
+
+    /// These no more.
+    pub fn remove(&mut self, types: &[String], topics: &Topics) {
+        let all = || topics.iter().map(|topic| topic.name.clone()).collect();
+        let choice = self.0.get_or_insert_default();
+        choice.listed = false;
+        let only = choice.only.get_or_insert_with(all);
+        only.retain(|name| !types.iter().any(|gone| **gone == **name));
+        choice.filters.retain(|name, _| only.contains(name));
+    }
+
+    /// Whether with these, too, no more than `most` topics are chosen, and have filters.
+    fn admits(&self, more: &[Interest], most: usize) -> bool {
+        if more.len() > most {
+            return false;
+        }
+        let Some(choice) = &self.0 else {
+            return true;
+        };
+        let is_other = |topic: &&Arc<str>| more.iter().all(|interest| *interest.topic != ***topic);
+        let chosen = choice.only.iter().flatten().filter(is_other).count();
+        let filtered = choice.filters.keys().filter(is_other).count();
+        let more_filtered = more.iter().filter(|interest| !interest.filter.is_empty());
+        chosen + more.len() <= most && filtered + more_filtered.count() <= most
+    }
+
+    /// Whether events of a topic are taken.
+    pub fn takes(&self, topic: &str) -> bool {
+        let Some(choice) = &self.0 else {
+            return true;
+        };
+        let wanted = choice.only.as_ref().is_none_or(|only| only.contains(topic));
+        wanted && choice.scope(topic).is_none_or(|scope| scope.is_some())
+    }
+
+    /// Whether events of a topic are judged by something that was compiled for its table.
+    pub fn filters(&self, topic: &str) -> bool {
+        let judged = |choice: &Choice| {
+            let scope = choice.scope(topic).and_then(Option::as_ref);
+            choice.filters.contains_key(topic) || scope.is_some()
+        };
+        self.0.as_deref().is_some_and(judged)
+    }
+
+    /// The form in which this socket gets a frame, and its text; `None` for one that it does not
+    /// get.
+    pub fn form(&self, frame: &Frame) -> Option<(Verdict, Encoded)> {
+        if !self.takes(&frame.topic) {
+            return None;
+        }
+        let Some(choice) = &self.0 else {
+            return Some((Verdict::Pass, frame.form(Verdict::Pass, None)?));
+        };
+        let filter = choice.filters.get(&frame.topic);
+        let scope = choice.scope(&frame.topic).and_then(Option::as_ref);
+        if let Some(scope) = scope {
+            // What is no change of a row nobody can judge.
+            let change = frame.change.as_ref()?;
+            if scope.is_shut() && change.key.is_some() {
+                return None;
+            }
+        }
+        let policy = scope.and_then(|scope| scope.policy());
+        let table = policy.map(|(_, table)| table);
+        let table = table.or(filter.map(|filter| &filter.table));
+        let judges = Judges {
+            policy: policy.map(|(predicate, _)| predicate),
+            filter: filter.map(|filter| &filter.predicate),
+        };
+        let verdict = table.map_or(Verdict::Pass, |table| frame.judged(judges, table));
+        let columns = scope.and_then(|scope| scope.columns.as_ref());
+        Some((verdict, frame.form(verdict, columns)?))
+    }
+
+    /// What a lane is to know of each guarded topic, where it does not know it yet.
+    pub fn stakes(&mut self) -> Option<Vec<(Arc<str>, Stake)>> {
+        let choice = self.0.as_mut().filter(|choice| !choice.listed)?;
+        choice.listed = true;
+        let stake = |(topic, scope): &(Arc<str>, Option<Arc<Scope>>)| {
+            let taken = choice.only.as_ref().is_none_or(|only| only.contains(topic));
+            let scope = scope.as_ref().filter(|_| taken);
+            (
+                topic.clone(),
+                scope.map_or(Stake::None, |scope| scope.stake()),
+            )
+        };
+        Some(choice.scopes.iter().map(stake).collect())
+    }
+
+    /// Compiles anew by what a topic's events are judged, if by anything: the topic's table may be another
+    /// now.
+    ///
+    /// A filter that does not fit the table any more is gone, and every row is sent that may be: its client has
+    /// been told to query again, and is told why it cannot. A policy that does not fit it lets nothing
+    /// through. While the database cannot be asked both stay as they are.
+    pub async fn refresh(&mut self, gateway: &super::Gateway, topic: &str) {
+        let Some(choice) = &mut self.0 else {
+            return;
+        };
+        let mut seen = gateway.topics.get(topic).cloned();
+        let scope = choice.scopes.iter_mut().find(|(name, _)| **name == *topic);
+        if let Some((_, scope)) = scope {
+            seen = scope.as_ref().map(|scope| scope.topic.clone());
+            if let Some(scope) = scope
+                && let Ok(fresh) = gateway.filters.scope(&scope.topic).await
+            {
+                *scope = fresh;
+                choice.listed = false;
+            }
+        }
+        let (Some(filter), Some(topic)) = (choice.filters.get_mut(topic), seen) else {
+            return;
+        };
+        let conditions = filter.conditions.clone();
+        match gateway.filters.compile(&topic, conditions).await {
+            Ok(fresh) => *filter = fresh,
+            Err(failure) if failure.code == ErrorCode::BadParam => {
+                choice.filters.remove(&topic.name);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Compiles everything anew.
+    pub async fn refresh_all(&mut self, gateway: &super::Gateway) {
+        let judged: HashSet<Arc<str>> = match self.0.as_deref() {
+            Some(choice) => {
+                let scopes = choice.scopes.iter().map(|(name, _)| name);
+                choice.filters.keys().chain(scopes).cloned().collect()
+            }
+            None => return,
+        };
+        for topic in judged {
+            self.refresh(gateway, &topic).await;
+        }
+    }
+}
+
+impl Choice {
+    /// What may be seen of a guarded topic; `None` for one that is not guarded.
+    fn scope(&self, topic: &str) -> Option<&Option<Arc<Scope>>> {
+        let found = self.scopes.iter().find(|(name, _)| **name == *topic);
+        found.map(|(_, scope)| scope)
+    }
+}
+
+impl super::Gateway {
+    /// The topics that a client names beside those that it has, as far as they exist for it, with their
+    /// filters compiled.
+    ///
+    /// # Errors
+    /// The [`Failure`] to answer with.
+    pub(super) async fn named(
+        &self,
+        interests: Vec<Interest>,
+        beside: &Interests,
+        identity: &Identity,
+    ) -> Result<Named, Failure> {
+        if !beside.admits(&interests, self.config.max_topics) {
+            self.metrics.limited("topics");
+            return Err(Failure::param(TOO_MANY_TOPICS));
+        }
+        let mut named = Vec::with_capacity(interests.len());
+        for interest in interests {
+            let topic = self.topic(&interest.topic, identity);
+            let topic = topic.ok_or(ErrorCode::UnknownType)?;
+            let filter = match interest.filter.is_empty() {
+                true => None,
+                false => Some(self.filters.compile(&topic, interest.filter).await?),
+            };
+            named.push((topic.name.clone(), filter));
+        }
+        Ok(named)
+    }
+}

@@ -1,0 +1,232 @@
+//! Who is connected, and for how long: a token in the hello, a new one in its place, and the end of what
+//! was granted, after which nothing is written any more.
+
+use std::time::SystemTime;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{End, Session, place::Woken};
+use crate::{
+    auth::{Grant, Presented, Refused},
+    identity::Identity,
+    protocol::{self, CloseReason, ErrorCode, Failure, Rid, Token},
+};
+
+/// What a session was granted, and until when.
+#[derive(Debug, Default)]
+pub struct Rights {
+    /// When it is over by itself.
+    pub until: Option<Instant>,
+    /// By which it can be revoked.
+    grant: Option<Box<Grant>>,
+    /// Who it is must be said in the hello.
+    pub owes_token: bool,
+}
+
+impl Rights {
+    /// Told when it is revoked; never for who cannot be.
+    pub fn revoked(&self) -> Option<&CancellationToken> {
+        self.grant.as_ref().map(|grant| grant.over())
+    }
+
+    /// Whether there is nothing that could end them.
+    fn are_endless(&self) -> bool {
+        self.until.is_none() && self.grant.is_none()
+    }
+
+    /// Why they are over, if they are.
+    fn over(&self) -> Option<CloseReason> {
+        if self.revoked().is_some_and(CancellationToken::is_cancelled) {
+            return Some(CloseReason::TokenRevoked);
+        }
+        let over = self.until.is_some_and(|until| until <= Instant::now());
+        over.then_some(CloseReason::TokenExpired)
+    }
+}
+
+impl Session {
+    /// Takes note of who is connected, in place of who was. From here on everything is judged by what is
+    /// known of him now.
+    pub(super) fn identify(&mut self, identity: Identity) {
+        // The old grant stands until the new one does: a subject that is revoked now is told.
+        self.rights.grant = self.gateway.auth.grant(&identity).map(Box::new);
+        self.rights.until = identity.until().and_then(instant);
+        self.rights.owes_token = false;
+        self.identity = identity;
+        self.confines.drawn = false;
+    }
+
+    /// Refuses to go on where the rights are over.
+    fn entitled(&self) -> Result<(), End> {
+        match self.rights.over() {
+            Some(reason) => Err(self.ended(reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes on along the stream as [`Self::advance`] does, or does what [`Self::act`] does, until that is done
+    /// or the rights are over: whatever it waits for, and however much there is to be sent. The place must
+    /// have been taken back from the lane.
+    pub(super) async fn entitled_to(&mut self, woken: Option<Woken>) -> Result<(), End> {
+        if self.rights.are_endless() {
+            return self.go(woken).await;
+        }
+        let (until, revoked) = (self.rights.until, self.rights.revoked().cloned());
+        let over = async {
+            tokio::select! {
+                biased;
+                () = cancelled(revoked) => CloseReason::TokenRevoked,
+                () = reached(until) => CloseReason::TokenExpired,
+            }
+        };
+        tokio::select! {
+            biased;
+            reason = over => Err(self.ended(reason)),
+            done = self.go(woken) => done,
+        }
+    }
+
+    async fn go(&mut self, woken: Option<Woken>) -> Result<(), End> {
+        match woken {
+            None => self.advance().await,
+            Some(woken) => self.act(woken).await,
+        }
+    }
+
+    fn ended(&self, reason: CloseReason) -> End {
+        let refused = match reason {
+            CloseReason::TokenRevoked => Refused::Revoked,
+            _ => Refused::Expired,
+        };
+        self.gateway.metrics.auth.refused(refused.reason());
+        End::Close(reason)
+    }
+
+    /// The token of a hello. A socket that was let in only to say who it is is closed without one.
+    pub(super) async fn introduced(
+        &mut self,
+        rid: Option<&Rid>,
+        token: Option<Token>,
+    ) -> Result<Introduced, End> {
+        let auth = &self.gateway.auth;
+        let Some(token) = token.filter(|_| auth.judges()) else {
+            return match self.rights.owes_token {
+                true => Err(self.turned_away(rid, Refused::Missing).await),
+                false => Ok(Introduced::Yes),
+            };
+        };
+        if !self.silent {
+            // What was pushed to nobody in particular cannot be taken back.
+            let failure = Failure::param("token: in the handshake, or on a socket with hello=1");
+            self.fail(failure.to(rid.cloned())).await?;
+            return Ok(Introduced::No);
+        }
+        let admission = auth.judge(&Presented::token(token.into_text())).await;
+        match admission {
+            Ok(identity) if self.may_become(&identity) => {
+                self.identify(identity);
+                Ok(Introduced::Yes)
+            }
+            Ok(_) => {
+                self.fail(other_subject().to(rid.cloned())).await?;
+                Ok(Introduced::No)
+            }
+            Err(refused) => Err(self.turned_away(rid, refused).await),
+        }
+    }
+
+    /// `sys:auth`: a new token for who is connected. Where it is refused, the old one stays.
+    pub(super) async fn renewed(
+        &mut self,
+        rid: Option<Rid>,
+        token: Option<Token>,
+    ) -> Result<(), End> {
+        let auth = &self.gateway.auth;
+        let failure = if !auth.judges() {
+            None
+        } else if self.rights.owes_token {
+            Some(ErrorCode::TokenMissing.into())
+        } else {
+            match token {
+                None => Some(Failure::param("token: a string")),
+                Some(token) => match auth.judge(&Presented::token(token.into_text())).await {
+                    Ok(identity) if self.is_same(&identity) => {
+                        let before = self.identity.clone();
+                        self.identify(identity);
+                        self.redraw(&before);
+                        None
+                    }
+                    Ok(_) => Some(other_subject()),
+                    Err(refused) => {
+                        self.gateway.metrics.auth.refused(refused.reason());
+                        Some(refused.failure())
+                    }
+                },
+            }
+        };
+        if let Some(failure) = failure {
+            return self.fail(failure.to(rid)).await;
+        }
+        // It may have run out while the new one was judged.
+        self.entitled()?;
+        let frame = protocol::ok(rid.as_ref(), &self.cursor);
+        self.wire.send(frame).await
+    }
+
+    /// Says why, and closes.
+    async fn turned_away(&mut self, rid: Option<&Rid>, refused: Refused) -> End {
+        self.gateway.metrics.auth.refused(refused.reason());
+        let failure = refused.failure().to(rid.cloned());
+        match self.fail(failure).await {
+            Ok(()) => End::Close(refused.close()),
+            Err(end) => end,
+        }
+    }
+
+    /// Who says hello before anything was sent may be anybody, if nobody is known yet.
+    fn may_become(&self, identity: &Identity) -> bool {
+        self.identity.is_anonymous() || self.is_same(identity)
+    }
+
+    fn is_same(&self, identity: &Identity) -> bool {
+        !self.identity.is_anonymous() && self.identity.claim("sub") == identity.claim("sub")
+    }
+}
+
+/// What becomes of a hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Introduced {
+    /// It goes on.
+    Yes,
+    /// It was answered with an error.
+    No,
+}
+
+fn other_subject() -> Failure {
+    Failure {
+        detail: Some("token: one of the same subject"),
+        ..ErrorCode::Forbidden.into()
+    }
+}
+
+/// The time of the clock that waits are measured by; none where it is too far away.
+fn instant(time: SystemTime) -> Option<Instant> {
+    let left = time.duration_since(SystemTime::now()).unwrap_or_default();
+    Instant::now().checked_add(left)
+}
+
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a revocation; for ever where there can be none.
+async fn cancelled(token: Option<CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,103 @@
+//! A small HTTP server of the tests' own: it keeps what it was asked, and answers as it is told to.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+/// What is answered.
+#[derive(Clone)]
+pub enum Answer {
+    /// A status and a body.
+    Body(u16, String),
+    /// A redirect to there.
+    To(String),
+    /// Nothing, for as long as anybody waits.
+    Silence,
+    /// A body without an end.
+    Endless,
+}
+
+/// An endpoint on a free port. Each question is the whole head of a request.
+#[derive(Clone)]
+pub struct Endpoint {
+    url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+    answer: Arc<Mutex<Answer>>,
+}
+
+impl Endpoint {
+    /// One that answers 200 with this body.
+    pub async fn new(body: impl ToString) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Self {
+            url: format!("http://{}/", listener.local_addr().unwrap()),
+            asked: Arc::default(),
+            answer: Arc::new(Mutex::new(Answer::Body(200, body.to_string()))),
+        };
+        let serving = endpoint.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serving.clone().serve(stream));
+            }
+        });
+        endpoint
+    }
+
+    async fn serve(self, mut stream: tokio::net::TcpStream) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read_u8().await {
+                Ok(byte) => head.push(byte),
+                Err(_) => return,
+            }
+        }
+        self.asked
+            .lock()
+            .unwrap()
+            .push(String::from_utf8(head).unwrap());
+        let answer = self.answer.lock().unwrap().clone();
+        let close = "connection: close\r\n";
+        match answer {
+            Answer::Body(status, body) => {
+                let length = body.len();
+                let text = format!(
+                    "HTTP/1.1 {status} So\r\n{close}content-length: {length}\r\n\r\n{body}"
+                );
+                let _ = stream.write_all(text.as_bytes()).await;
+            }
+            Answer::To(url) => {
+                let text = format!(
+                    "HTTP/1.1 302 Found\r\n{close}location: {url}\r\ncontent-length: 0\r\n\r\n"
+                );
+                let _ = stream.write_all(text.as_bytes()).await;
+            }
+            Answer::Silence => {
+                let _ = stream.read_u8().await;
+            }
+            Answer::Endless => {
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"sub\":\"")
+                    .await;
+                while stream.write_all(&[b'a'; 4096]).await.is_ok() {}
+            }
+        }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// How it answers from now on.
+    pub fn answers(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    /// The heads of all requests so far.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}

@@ -1,0 +1,247 @@
+//! Forward authentication: an endpoint of the user's says who somebody is.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{
+    SECRET, ann, closed_page,
+    endpoint::{Answer, Endpoint},
+    fetched, guarded, handshake, is_served, now, opened, status,
+};
+use crate::support::{Server, Socket};
+
+const QUERY: &str = "/api/query/patient";
+
+fn asking(endpoint: &Endpoint, more: &str) -> Server {
+    guarded(&format!(
+        "forward_url = \"{}\"\nleeway_ms = 0\n{more}",
+        endpoint.url()
+    ))
+}
+
+fn own(server: &Server) -> String {
+    format!("http://{}", server.address())
+}
+
+#[tokio::test]
+async fn the_endpoint_is_asked_with_what_the_handshake_brought_and_what_it_says_counts() {
+    let endpoint = Endpoint::new(json!({ "sub": 7, "role": "nurse" })).await;
+    let server = asking(&endpoint, "");
+    let own = own(&server);
+    let headers = [
+        ("cookie", "sessionid=abc; csrftoken=x"),
+        ("origin", &*own),
+        ("user-agent", "nobody asks"),
+    ];
+    let request = handshake(&server, "/socket/all/?types=patient", &headers);
+    is_served(&mut Socket::request(request).await).await;
+    let asked = endpoint.asked().pop().unwrap().to_ascii_lowercase();
+    for line in [
+        "get / http/1.1",
+        "cookie: sessionid=abc; csrftoken=x",
+        &format!("origin: {own}"),
+        "x-forwarded-uri: /socket/all/",
+        "accept: application/json",
+    ] {
+        assert!(asked.lines().any(|asked| asked == line), "{line}: {asked}");
+    }
+    assert!(
+        !asked.contains("nobody asks") && !asked.contains("types="),
+        "{asked}"
+    );
+    for (name, value) in [
+        ("token", "opaque-1"),
+        ("authorization", "Bearer opaque-2"),
+        ("authorization", "Basic YTpi"),
+    ] {
+        is_served(&mut opened(&server, &[(name, value)]).await).await;
+        let asked = endpoint.asked().pop().unwrap();
+        let line = format!("{name}: {value}");
+        assert!(asked.lines().any(|asked| asked == line), "{line}: {asked}");
+        assert_eq!(fetched(&server, QUERY, &[(name, value)]).await.0, 200);
+    }
+    // In a hello there are no headers.
+    let mut socket = server.socket("hello=1").await;
+    let hello = json!({ "type": "sys:hello", "rid": 1, "token": "opaque-3" });
+    assert_eq!(socket.ask(hello).await["type"], "sys:welcome");
+    let asked = endpoint.asked().pop().unwrap();
+    assert!(asked.contains("authorization: Bearer opaque-3"), "{asked}");
+}
+
+#[tokio::test]
+async fn who_brings_nothing_is_not_asked_about_and_cookies_of_strangers_are_not_passed_on() {
+    let endpoint = Endpoint::new(json!({ "sub": "ann" })).await;
+    let server = asking(&endpoint, "");
+    assert_eq!(status(&server, "/socket/all/", &[]).await, 401);
+    assert_eq!(
+        status(&server, "/socket/all/", &[("cookie", "sessionid=abc")]).await,
+        401
+    );
+    assert_eq!(
+        fetched(&server, QUERY, &[("cookie", "sessionid=abc")])
+            .await
+            .0,
+        401
+    );
+    let headers = [
+        ("cookie", "sessionid=abc"),
+        ("origin", "https://evil.example"),
+    ];
+    assert_eq!(fetched(&server, QUERY, &headers).await.0, 401);
+    assert_eq!(opened(&server, &headers).await.closed().await.code, 4403);
+    assert_eq!(endpoint.asked(), [""; 0]);
+    let headers = [
+        ("cookie", "sessionid=abc"),
+        ("sec-fetch-site", "same-origin"),
+    ];
+    assert_eq!(fetched(&server, QUERY, &headers).await.0, 200);
+}
+
+#[tokio::test]
+async fn what_the_endpoint_refuses_is_refused_and_what_it_cannot_say_is_not_known() {
+    let endpoint = Endpoint::new("").await;
+    let server = asking(&endpoint, "");
+    let elsewhere = Endpoint::new(json!({ "sub": "ann" })).await;
+    for (answer, code, error, close) in [
+        (Answer::Body(401, String::new()), 401, "token_invalid", 4401),
+        (
+            Answer::Body(403, "{\"sub\":\"ann\"}".into()),
+            401,
+            "token_invalid",
+            4401,
+        ),
+        (
+            Answer::Body(200, json!({ "sub": "ann", "exp": now() - 1 }).to_string()),
+            401,
+            "token_expired",
+            4401,
+        ),
+        (
+            Answer::Body(200, json!({ "sub": "ann", "exp": "never" }).to_string()),
+            503,
+            "auth_unavailable",
+            1013,
+        ),
+        (
+            Answer::Body(200, "[]".into()),
+            503,
+            "auth_unavailable",
+            1013,
+        ),
+        (
+            Answer::Body(200, String::new()),
+            503,
+            "auth_unavailable",
+            1013,
+        ),
+        (
+            Answer::Body(200, "\"ann\"".into()),
+            503,
+            "auth_unavailable",
+            1013,
+        ),
+        (
+            Answer::Body(404, "{}".into()),
+            503,
+            "auth_unavailable",
+            1013,
+        ),
+        (
+            Answer::Body(500, "{}".into()),
+            503,
+            "auth_unavailable",
+            1013,
+        ),
+        (
+            Answer::To(elsewhere.url().to_owned()),
+            503,
+            "auth_unavailable",
+            1013,
+        ),
+        (Answer::Endless, 503, "auth_unavailable", 1013),
+    ] {
+        endpoint.answers(answer);
+        let told = fetched(&server, QUERY, &[("token", "opaque")]).await;
+        assert_eq!(told, (code, error.into()));
+        assert_eq!(
+            status(&server, "/socket/all/", &[("token", "opaque")]).await,
+            code
+        );
+        let closed = closed_page(&server, "/socket/all/", &[("token", "opaque")]).await;
+        assert_eq!(closed.code, close, "{error}");
+    }
+    assert_eq!(elsewhere.asked(), [""; 0], "a redirect leads nowhere");
+    // An EventSource would give up for good.
+    let asked = reqwest::Client::new().get(server.url("/api/stream"));
+    let asked = asked
+        .header("accept", "text/event-stream")
+        .header("token", "opaque");
+    let answer = asked.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.text().await.unwrap(), "retry: 5000\n\n");
+    let asked = reqwest::Client::new()
+        .get(server.url(QUERY))
+        .header("token", "opaque");
+    assert_eq!(asked.send().await.unwrap().headers()["retry-after"], "5");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_answer_delays_nobody_else_and_nobody_for_ever() {
+    let endpoint = Endpoint::new("").await;
+    endpoint.answers(Answer::Silence);
+    let server = asking(&endpoint, &format!("key = \"{SECRET}\""));
+    let begun = Instant::now();
+    let waiting = fetched(&server, QUERY, &[("token", "opaque")]);
+    let others = async {
+        is_served(&mut opened(&server, &[("token", &ann(json!({})))]).await).await;
+        begun.elapsed()
+    };
+    let (told, others) = tokio::join!(waiting, others);
+    assert_eq!(told, (503, "auth_unavailable".into()));
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(others < begun.elapsed(), "{others:?}");
+}
+
+#[tokio::test]
+async fn a_session_that_ends_ends_the_socket_and_signed_tokens_are_not_asked_about() {
+    let endpoint = Endpoint::new(json!({ "sub": "ann", "exp": now() + 2 })).await;
+    let server = asking(&endpoint, &format!("key = \"{SECRET}\""));
+    let mut socket = opened(&server, &[("token", "opaque")]).await;
+    is_served(&mut socket).await;
+    assert_eq!(socket.closed().await.code, 4401);
+    let before = endpoint.asked().len();
+    is_served(&mut opened(&server, &[("token", &ann(json!({})))]).await).await;
+    let expired = ann(json!({ "exp": 1 }));
+    assert_eq!(
+        status(&server, "/socket/all/", &[("token", &expired)]).await,
+        401
+    );
+    assert_eq!(endpoint.asked().len(), before);
+}
+
+#[tokio::test]
+async fn a_page_whose_cookies_say_nothing_waits_for_the_hello_or_is_nobody_in_particular() {
+    let endpoint = Endpoint::new("").await;
+    endpoint.answers(Answer::Body(401, String::new()));
+    let server = asking(&endpoint, "");
+    let origin = own(&server);
+    let headers = [("cookie", "theme=dark"), ("origin", &*origin)];
+    let mut socket = Socket::request(handshake(&server, "/socket/all/?hello=1", &headers)).await;
+    endpoint.answers(Answer::Body(200, "{\"sub\":\"ann\"}".into()));
+    let hello = json!({ "type": "sys:hello", "rid": 1, "token": "opaque" });
+    assert_eq!(socket.ask(hello).await["type"], "sys:welcome");
+    endpoint.answers(Answer::Body(401, String::new()));
+    let server = asking(&endpoint, "anonymous = true");
+    let origin = own(&server);
+    let headers = [("cookie", "theme=dark"), ("origin", &*origin)];
+    is_served(&mut opened(&server, &headers).await).await;
+    assert_eq!(
+        status(&server, "/socket/all/", &[("token", "opaque")]).await,
+        401
+    );
+}

@@ -1,0 +1,10 @@
+//! Who may see what: of a topic with a policy, or with columns by role, nobody learns anything that is not his,
+//! by whatever way he asks or listens.
+
+mod agreement;
+mod answers;
+mod claims;
+mod events;
+mod home;
+mod roles;
+mod start;
