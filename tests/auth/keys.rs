@@ -134,3 +134,32 @@ async fn an_answer_that_is_no_set_of_keys_is_none() {
     }
     assert_eq!(other.asked(), [""; 0], "a redirect leads nowhere");
 }
+
+#[tokio::test]
+async fn a_new_key_is_found_by_its_first_token_and_the_old_ones_stay_while_the_issuer_is_away() {
+    let (old, new) = (Pair::ed(), Pair::ec());
+    let issuer = Endpoint::new(set(&[old.named("one")])).await;
+    let server = following(&issuer);
+    is_served(&mut opened(&server, &[("token", &token(old, "one"))]).await).await;
+    issuer.answers(Answer::Body(
+        200,
+        set(&[old.named("one"), new.named("two")]),
+    ));
+    // He was asked a moment ago; after half a minute he is asked again.
+    let mut looks = tokio::time::interval(std::time::Duration::from_millis(500));
+    let found = async {
+        loop {
+            looks.tick().await;
+            let token = token(new, "two");
+            if fetched(&server, QUERY, &[("token", &token)]).await.0 == 200 {
+                return;
+            }
+        }
+    };
+    crate::support::in_time("the new key", found).await;
+    assert_eq!(issuer.asked().len(), 2);
+    issuer.answers(Answer::Silence);
+    for (pair, kid) in [(old, "one"), (new, "two")] {
+        is_served(&mut opened(&server, &[("token", &token(pair, kid))]).await).await;
+    }
+}
