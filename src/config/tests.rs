@@ -160,7 +160,7 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
         "[[topics]]\ntype = \"a\"\n[[topics]]\ntype = \"b\"\npusch = \"row\"",
     ));
     let expected = "rowcast.toml: topics[1].pusch: unknown key\n  did you mean \"push\"? allowed: \
-                    type, table, query, watch, key, columns, where, order_by, page_size, max_page_size, max_rows, push";
+                    type, table, query, watch, key, columns, where, policy, role, columns_by_role, order_by, page_size, max_page_size, max_rows, push";
     assert_eq!(text, expected);
     let text = refused(with_file("[sever]\nlisten = \"x\""));
     assert_eq!(
