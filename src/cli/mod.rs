@@ -14,6 +14,7 @@ mod token;
 mod types;
 
 pub use run::run;
+pub use token::Token;
 
 use std::{ffi::OsString, fmt, io::Write, path::PathBuf};
 
@@ -253,20 +254,6 @@ impl fmt::Debug for Tail {
             .field("url", &self.url.as_deref().map(shown))
             .finish()
     }
-}
-
-/// Flags of `rowcast token`.
-#[derive(Debug, Clone, PartialEq, Args)]
-pub struct Token {
-    /// Who it is for
-    #[arg(long)]
-    pub sub: String,
-    /// A further claim, name=value, the value JSON or a text; may be repeated
-    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = token::read_claim)]
-    pub claims: Vec<(String, Json)>,
-    /// How long it holds
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=525_600))]
-    pub minutes: u32,
 }
 
 /// Flags of `rowcast types`.

@@ -3,10 +3,25 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
-use super::{Exit, Token};
+use super::Exit;
 use crate::config::Config;
+
+/// Flags of `rowcast token`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Token {
+    /// Who it is for
+    #[arg(long)]
+    pub sub: String,
+    /// A further claim, name=value, the value JSON or a text; may be repeated
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = read_claim)]
+    pub claims: Vec<(String, Json)>,
+    /// How long it holds
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=525_600))]
+    pub minutes: u32,
+}
 
 /// Prints a token on standard output, alone.
 pub fn run(config: &Config, asked: &Token) -> anyhow::Result<Exit> {
