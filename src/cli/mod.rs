@@ -245,17 +245,6 @@ pub struct Tail {
     pub url: Option<String>,
 }
 
-/// Without what the URL lets in with.
-impl fmt::Debug for Tail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tail")
-            .field("topics", &self.topics)
-            .field("since", &self.since)
-            .field("url", &self.url.as_deref().map(shown))
-            .finish()
-    }
-}
-
 /// Flags of `rowcast types`.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(after_help = TYPES_NOTES)]

@@ -1,6 +1,6 @@
 //! `rowcast tail`: the events as they come, one frame a line.
 
-use std::io::Write;
+use std::{fmt, io::Write};
 
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
@@ -15,6 +15,17 @@ use crate::{
     position::Position,
     protocol,
 };
+
+/// Without what the URL lets in with.
+impl fmt::Debug for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tail")
+            .field("topics", &self.topics)
+            .field("since", &self.since)
+            .field("url", &self.url.as_deref().map(shown))
+            .finish()
+    }
+}
 
 /// Prints events until the process is told to stop: straight from NATS, or where the bus is
 /// embedded from the gateway that runs, which also tells pages and resets.

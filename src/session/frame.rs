@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Gateway, Inexact, MAX_TRIES, SETTLE, reads::pause};
+use super::{Gateway, MAX_TRIES, SETTLE, inexact::Inexact, reads::pause};
 use crate::{
     protocol::{self, ErrorCode, Failure, Select},
     ring::Cut,

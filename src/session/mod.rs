@@ -11,6 +11,7 @@ mod events;
 mod filters;
 mod frame;
 pub mod inbound;
+mod inexact;
 mod interests;
 mod lane;
 mod latest;
@@ -180,28 +181,6 @@ struct Held {
     ask: Ask,
     snapshot: Arc<Snapshot>,
     until: Instant,
-}
-
-/// Why a reply has no exact place in the stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Inexact {
-    /// Nothing says how far the stream has come: no change producer answers.
-    Unknown,
-    /// The stream did not come far enough in time.
-    Late,
-    /// What this socket was sent, or stands before what was read, was not visible to the last try.
-    Unseen,
-}
-
-impl Inexact {
-    /// The metric's label.
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Late => "late",
-            Self::Unseen => "unseen",
-        }
-    }
 }
 
 /// Why a session is over.

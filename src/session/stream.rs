@@ -6,7 +6,7 @@ use std::{cmp::Ordering, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    Ask, End, Held, Inexact, MAX_TRIES, SETTLE, Session, reads::pause, seen::Seen,
+    Ask, End, Held, MAX_TRIES, SETTLE, Session, inexact::Inexact, reads::pause, seen::Seen,
     wire::WRITE_BYTES,
 };
 use crate::{
