@@ -22,6 +22,7 @@ function decoded(text) {
 
 export class Views {
   #shown = null;
+  #routed = null;
   #on = new Map();
 
   /** Calls `visible(true, rest)` when the view comes into sight, `rest` being what its address adds,
@@ -39,6 +40,8 @@ export class Views {
   }
 
   #route() {
+    if (location.hash === this.#routed) return;
+    this.#routed = location.hash;
     const [name, ...rest] = location.hash.slice(1).split("/");
     const next = NAMES.includes(name) ? name : NAMES[0];
     const before = this.#shown;
@@ -62,9 +65,15 @@ export class Views {
     }
     if (writing) return;
     const view = NAMES[Number(event.key) - 1];
-    if (view) location.hash = view;
+    if (view) this.#go(view);
     else if (event.key === "?") byId("help").showModal();
     else if (event.key === "/") this.#filter(event);
+  }
+
+  // The event of a new address comes later, and the next key may be here before it.
+  #go(view) {
+    location.hash = view;
+    this.#route();
   }
 
   // The filter nearest to where the reader is: in the panel with the focus, else the view's first.
