@@ -192,8 +192,8 @@ impl Scene {
                 identity: Identity::new(claims.as_object().unwrap().clone(), None),
             };
             let socket = Socket::tcp(stream, Bytes::new());
-            let mut live = session::join(socket, gateway.clone(), opening).unwrap();
-            tokio::spawn(async move { live.serve().await });
+            let served = session::join(socket, gateway.clone(), opening).unwrap();
+            tokio::spawn(served);
         }
         Self {
             bus,

@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Door, Edge, Face, Hosts, Proxies,
-    connection::{self, Caller},
+    connection::{Caller, Life},
     farewell,
     peer::Peer,
     tls::Tls,
@@ -165,13 +165,11 @@ impl Shared {
                     permit,
                     serving: self.connections.token(),
                 };
-                match &self.tls {
-                    None => tokio::spawn(connection::serve(stream, caller, self.clone())),
-                    Some(tls) => {
-                        let tls = tls.clone();
-                        tokio::spawn(connection::serve_tls(stream, caller, self.clone(), tls))
-                    }
-                };
+                let shared = self.clone();
+                tokio::spawn(match &self.tls {
+                    None => Life::new(stream, caller, shared),
+                    Some(tls) => Life::with_tls(stream, caller, shared, tls.clone()),
+                });
             }
             // What is no TLS could not be read.
             Err(_full) if self.tls.is_some() => {}

@@ -7,10 +7,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use hyper::server::conn::http1::{Builder, Parts};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -28,7 +29,6 @@ use super::{
     farewell,
     greeting::{self, Greeting},
     peer::Peer,
-    sockets,
     tls::Tls,
 };
 use crate::{callers::Permit, session::Socket};
@@ -64,42 +64,62 @@ pub struct Caller {
     pub serving: TaskTrackerToken,
 }
 
-/// Serves one connection until it ends, and with it the socket that it may become.
-pub fn serve(stream: TcpStream, caller: Caller, shared: Arc<Shared>) -> impl Future<Output = ()> {
-    // Boxed, or a socket would keep the room for it.
-    let beginning = Box::pin(async move {
-        let deadline = Instant::now() + shared.head_timeout;
-        begin(stream, caller, shared, deadline).await
-    });
-    async move {
-        // Not taken out of the option, or there would be room for it twice.
-        let mut service = beginning.await;
-        if let Some(service) = &mut service {
-            service.serve().await;
-        }
+/// What serves the socket that a connection has become, if it has.
+pub type Served = Option<BoxFuture<'static, ()>>;
+
+/// Serves a connection until it ends, and with it the socket that it may become. Each of the two has memory
+/// of its own: a socket that lives for a day keeps nothing of its handshake, and what is moved into a task
+/// is small.
+pub enum Life {
+    /// HTTP.
+    Begins(BoxFuture<'static, Served>),
+    /// A socket.
+    Goes(BoxFuture<'static, ()>),
+}
+
+impl Life {
+    /// That of a connection that was just accepted.
+    pub fn new(stream: TcpStream, caller: Caller, shared: Arc<Shared>) -> Self {
+        Self::Begins(Box::pin(async move {
+            let deadline = Instant::now() + shared.head_timeout;
+            begin(stream, caller, shared, deadline).await
+        }))
+    }
+
+    /// The same through TLS.
+    pub fn with_tls(stream: TcpStream, caller: Caller, shared: Arc<Shared>, tls: Tls) -> Self {
+        Self::Begins(Box::pin(async move {
+            let deadline = Instant::now() + shared.head_timeout;
+            let accepted = tokio::select! {
+                accepted = tls.acceptor().accept(stream) => accepted,
+                () = sleep_until(deadline) => return None,
+                () = shared.stop.cancelled() => return None,
+            };
+            match accepted {
+                Ok(stream) => begin(stream, caller, shared, deadline).await,
+                Err(err) => {
+                    shared.door.metrics().refused_connection("tls");
+                    tracing::debug!(error = %err, "no TLS is agreed on");
+                    None
+                }
+            }
+        }))
     }
 }
 
-/// As [`serve`], through TLS.
-pub async fn serve_tls(stream: TcpStream, caller: Caller, shared: Arc<Shared>, tls: Tls) {
-    let beginning = Box::pin(async move {
-        let deadline = Instant::now() + shared.head_timeout;
-        let accepted = tokio::select! {
-            accepted = tls.acceptor().accept(stream) => accepted,
-            () = sleep_until(deadline) => return None,
-            () = shared.stop.cancelled() => return None,
-        };
-        match accepted {
-            Ok(stream) => begin(stream, caller, shared, deadline).await,
-            Err(err) => {
-                shared.door.metrics().refused_connection("tls");
-                tracing::debug!(error = %err, "no TLS is agreed on");
-                None
+impl Future for Life {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut *self {
+                Self::Begins(beginning) => match ready!(beginning.as_mut().poll(context)) {
+                    Some(served) => *self = Self::Goes(served),
+                    None => return Poll::Ready(()),
+                },
+                Self::Goes(served) => return served.as_mut().poll(context),
             }
         }
-    });
-    if let Some(mut service) = beginning.await {
-        service.serve().await;
     }
 }
 
@@ -109,7 +129,7 @@ async fn begin(
     caller: Caller,
     shared: Arc<Shared>,
     deadline: Instant,
-) -> Option<sockets::Service> {
+) -> Served {
     let greeting = tokio::select! {
         greeting = greeting::hear(&mut stream, &shared, caller.peer) => greeting,
         // Who has said nothing is simply cut off.
@@ -131,7 +151,7 @@ async fn requests<S: Wire>(
     caller: Caller,
     shared: Arc<Shared>,
     deadline: Instant,
-) -> Option<sockets::Service> {
+) -> Served {
     let Caller {
         peer,
         permit,

@@ -122,14 +122,14 @@ impl Service<hyper::Request<Incoming>> for Desk {
             && let Some(edge) = self.shared.edge()
         {
             match edge.upgrade(&request) {
-                Ok((response, next)) => {
+                Ok((answer, next)) => {
                     let edge = edge.clone();
                     *will_be(&self.next) = Some(Next {
                         edge,
                         next,
                         portion,
                     });
-                    return Either::Left(ready(Ok(response)));
+                    return Either::Left(ready(Ok(answer.response())));
                 }
                 Err(NotUpgraded::Later(presented)) => {
                     let (edge, slot) = (edge.clone(), self.next.clone());
@@ -137,13 +137,13 @@ impl Service<hyper::Request<Incoming>> for Desk {
                     return Either::Right(Box::pin(async move {
                         let admission = edge.gateway.auth.judge(&presented).await;
                         request.extensions_mut().insert(admission);
-                        if let Ok((response, next)) = edge.upgrade(&request) {
+                        if let Ok((answer, next)) = edge.upgrade(&request) {
                             *will_be(&slot) = Some(Next {
                                 edge,
                                 next,
                                 portion,
                             });
-                            return Ok(response);
+                            return Ok(answer.response());
                         }
                         routes.oneshot(request).await.map(last)
                     }));

@@ -4,19 +4,16 @@
 
 use std::{future::poll_fn, mem::MaybeUninit, pin::Pin, sync::Arc, time::Duration};
 
-use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, Request, Uri},
-    response::Response,
-};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::{
     Edge,
     accept::Shared,
-    connection::Wire,
+    connection::{Served, Wire},
     peer::Peer,
-    sockets::{self, Next, Service},
+    sockets::{self, Next},
 };
 use crate::callers::{Permit, Portion};
 
@@ -78,11 +75,11 @@ fn understand(said: Bytes, shared: &Shared, peer: Peer) -> Greeting {
             return None;
         }
         let portion = shared.introduce(peer, &mut request).ok()?;
-        let (response, next) = edge.upgrade(&request).ok()?;
+        let (answer, next) = edge.upgrade(&request).ok()?;
         Some(Opened {
             edge: edge.clone(),
             portion,
-            answer: written(&response),
+            answer: answer.text(),
             next,
             // Copied, or a few bytes would keep the whole head.
             leftover: Bytes::copy_from_slice(&said[length..]),
@@ -131,22 +128,9 @@ fn request(said: &Bytes) -> Option<(Request<()>, usize)> {
     Some((request, length))
 }
 
-/// A response without a body as it goes over the wire.
-fn written(response: &Response) -> Vec<u8> {
-    let status = response.status();
-    let reason = status.canonical_reason().unwrap_or_default();
-    let mut text = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
-    for (name, value) in response.headers() {
-        let line = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
-        line.iter().for_each(|part| text.extend_from_slice(part));
-    }
-    text.extend_from_slice(b"\r\n");
-    text
-}
-
 impl Opened {
     /// Answers; returns what serves the socket then, unless the client takes no answer.
-    pub async fn answer(self, mut stream: impl Wire, permit: Permit) -> Option<Service> {
+    pub async fn answer(self, mut stream: impl Wire, permit: Permit) -> Served {
         let answered = tokio::time::timeout(PATIENCE, stream.write_all(&self.answer)).await;
         matches!(answered, Ok(Ok(()))).then(|| {
             let socket = stream

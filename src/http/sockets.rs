@@ -12,13 +12,13 @@ use futures_util::future::BoxFuture;
 
 use super::{
     Edge,
-    upgrade::{Handshake, NoHandshake, compression, offers},
+    upgrade::{Answer, Handshake, NoHandshake, compression, offers},
 };
 use crate::{
     auth::{Admission, Presented, Refused},
     identity::Identity,
     protocol::{CloseReason, ErrorCode, Failure, Mode},
-    session::{self, Live, Opening, Socket, deflate::Agreed},
+    session::{self, Opening, Socket, deflate::Agreed},
     topic::is_topic_name,
 };
 
@@ -52,34 +52,21 @@ enum As {
     TurnedAway(Refused),
 }
 
-/// What serves a socket.
-// Nearly all of them are sessions, and each lives in a task of its own.
-#[expect(clippy::large_enum_variant)]
-pub enum Service {
-    /// A session of the group.
-    Session(Live),
-    /// Anything shorter or rarer.
-    Other(BoxFuture<'static, ()>),
-}
-
 impl Next {
-    /// What serves the socket from here on.
-    pub fn service(self, edge: Arc<Edge>, socket: Socket) -> Service {
+    /// What serves the socket from here on, until it is closed.
+    pub fn service(self, edge: Arc<Edge>, socket: Socket) -> BoxFuture<'static, ()> {
         let socket = socket.compressed(self.agreed);
-        let refused = |socket, edge: Arc<Edge>, reason| {
-            let refuse = async move { session::refuse(socket, &edge.gateway, reason).await };
-            Service::Other(Box::pin(refuse))
+        let refused = |socket, edge: Arc<Edge>, reason| -> BoxFuture<'static, ()> {
+            Box::pin(async move { session::refuse(socket, &edge.gateway, reason).await })
         };
         match self.as_what {
-            As::Session(opening) => match session::join(socket, edge.gateway.clone(), opening) {
-                Ok(live) => Service::Session(live),
-                Err(socket) => refused(socket, edge, CloseReason::Overloaded),
-            },
+            As::Session(opening) => session::join(socket, edge.gateway.clone(), opening)
+                .unwrap_or_else(|socket| refused(socket, edge, CloseReason::Overloaded)),
             As::Echo => match edge.echoes.join() {
-                Some(membership) => Service::Other(Box::pin(async move {
+                Some(membership) => Box::pin(async move {
                     let _membership = membership;
                     session::echo(socket, &edge.gateway).await;
-                })),
+                }),
                 None => refused(socket, edge, CloseReason::Overloaded),
             },
             As::Foreign => refused(socket, edge, CloseReason::Forbidden),
@@ -87,16 +74,6 @@ impl Next {
                 edge.gateway.metrics.auth.refused(why.reason());
                 refused(socket, edge, why.close())
             }
-        }
-    }
-}
-
-impl Service {
-    /// Serves the socket until it is closed.
-    pub async fn serve(&mut self) {
-        match self {
-            Self::Session(live) => live.serve().await,
-            Self::Other(other) => other.await,
         }
     }
 }
@@ -134,7 +111,7 @@ impl Edge {
     pub(super) fn upgrade<B>(
         &self,
         request: &axum::http::Request<B>,
-    ) -> Result<(Response, Next), NotUpgraded> {
+    ) -> Result<(Answer, Next), NotUpgraded> {
         let headers = request.headers();
         let handshake = Handshake::read(request.method(), request.version(), headers);
         let handshake = handshake.map_err(|why| match why {
@@ -146,8 +123,8 @@ impl Edge {
             false => None,
         };
         let opened = |as_what, subprotocol| {
-            let response = handshake.answer(subprotocol, agreed);
-            Ok((response, Next { agreed, as_what }))
+            let answer = handshake.answer(subprotocol, agreed);
+            Ok((answer, Next { agreed, as_what }))
         };
         let subprotocol = offers(headers, SUBPROTOCOL).then_some(SUBPROTOCOL);
         let is_echo = request.uri().path() == ECHO;

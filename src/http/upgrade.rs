@@ -9,6 +9,9 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::session::deflate::Agreed;
 
+/// Room for an answer, whatever was agreed on.
+const ANSWER_BYTES: usize = 320;
+
 /// The letters of a key: 16 bytes in base64.
 const KEY_LETTERS: usize = 22;
 
@@ -24,7 +27,15 @@ pub enum NoHandshake {
 /// A handshake that can be answered.
 #[derive(Debug)]
 pub struct Handshake {
-    accept: HeaderValue,
+    accept: String,
+}
+
+/// The answer that opens a socket.
+#[derive(Debug)]
+pub struct Answer {
+    accept: String,
+    subprotocol: Option<&'static str>,
+    extension: Option<String>,
 }
 
 impl Handshake {
@@ -70,28 +81,59 @@ impl Handshake {
         let key = key.filter(|key| is_key(key.as_bytes()));
         let key = key.ok_or(NoHandshake::Malformed(rule))?;
         let accept = derive_accept_key(key.as_bytes());
-        let accept = HeaderValue::try_from(accept).expect("base64 is a header's value");
         Ok(Self { accept })
     }
 
     /// The answer that opens the socket, with the subprotocol and the extension that were chosen.
-    pub fn answer(self, subprotocol: Option<&'static str>, agreed: Option<Agreed>) -> Response {
+    pub fn answer(self, subprotocol: Option<&'static str>, agreed: Option<Agreed>) -> Answer {
+        Answer {
+            accept: self.accept,
+            subprotocol,
+            extension: agreed.map(Agreed::answer),
+        }
+    }
+}
+
+impl Answer {
+    /// As it goes over the wire.
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(ANSWER_BYTES);
+        text.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+        for (name, value) in self.headers() {
+            let line = [name.as_str(), ": ", value, "\r\n"];
+            line.iter()
+                .for_each(|part| text.extend_from_slice(part.as_bytes()));
+        }
+        text.extend_from_slice(b"\r\n");
+        text
+    }
+
+    /// As hyper takes it.
+    pub fn response(&self) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept);
-        if let Some(name) = subprotocol {
-            let name = HeaderValue::from_static(name);
-            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
-        }
-        if let Some(agreed) = agreed {
-            let extension = HeaderValue::try_from(agreed.answer());
-            let extension = extension.expect("names and numbers are a header's value");
-            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, extension);
-        }
+        let headers = self.headers().map(|(name, value)| {
+            let value = HeaderValue::try_from(value);
+            (name, value.expect("words and base64 are a header's values"))
+        });
+        response.headers_mut().extend(headers);
         response
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (HeaderName, &str)> {
+        let chosen = [
+            (header::SEC_WEBSOCKET_PROTOCOL, self.subprotocol),
+            (header::SEC_WEBSOCKET_EXTENSIONS, self.extension.as_deref()),
+        ];
+        let always = [
+            (header::CONNECTION, "upgrade"),
+            (header::UPGRADE, "websocket"),
+            (header::SEC_WEBSOCKET_ACCEPT, self.accept.as_str()),
+        ];
+        let chosen = chosen.into_iter();
+        always
+            .into_iter()
+            .chain(chosen.filter_map(|(name, value)| Some((name, value?))))
     }
 }
 
@@ -265,9 +307,19 @@ mod tests {
         let handshake = Handshake::read(&Method::GET, Version::HTTP_11, &headers).unwrap();
         assert!(offers(&headers, "chat") && !offers(&headers, "Chat"));
         let answer = handshake.answer(Some("chat"), None);
-        assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
-        let accept = &answer.headers()[header::SEC_WEBSOCKET_ACCEPT];
+        assert_eq!(
+            String::from_utf8(answer.text()).unwrap(),
+            "HTTP/1.1 101 Switching Protocols\r\n\
+             connection: upgrade\r\n\
+             upgrade: websocket\r\n\
+             sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+             sec-websocket-protocol: chat\r\n\r\n"
+        );
+        let response = answer.response();
+        assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+        let accept = &response.headers()[header::SEC_WEBSOCKET_ACCEPT];
         assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        assert_eq!(answer.headers()[header::SEC_WEBSOCKET_PROTOCOL], "chat");
+        assert_eq!(response.headers()[header::SEC_WEBSOCKET_PROTOCOL], "chat");
+        assert_eq!(response.headers().len(), 4);
     }
 }

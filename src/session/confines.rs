@@ -24,6 +24,13 @@ pub struct Confines {
     pub changes: u32,
 }
 
+impl Confines {
+    /// Whether there is nothing to be drawn, nor to be told.
+    pub fn is_settled(&self) -> bool {
+        self.drawn && !self.untold
+    }
+}
+
 impl Session {
     /// Whether guarded topics' events can be judged by who is connected. Until they can, nothing is sent.
     pub(super) async fn is_confined(&mut self) -> bool {
@@ -65,8 +72,9 @@ impl Session {
         if !std::mem::take(&mut self.confines.untold) {
             return Ok(());
         }
-        let held = self.held.drain(..).map(|held| held.ask);
-        let asked: Vec<Ask> = held.chain(self.queued.drain(..)).collect();
+        let work = self.asks.work();
+        let held = work.held.drain(..).map(|held| held.ask);
+        let asked: Vec<Ask> = held.chain(work.queued.drain(..)).collect();
         for ask in asked {
             self.renew(ask).await?;
         }
@@ -86,7 +94,7 @@ impl Session {
             let failure = Failure::from(ErrorCode::UnknownType).to(ask.rid);
             return self.fail(failure).await;
         };
-        self.queued.push_back(Ask {
+        self.asks.work().queued.push_back(Ask {
             topic,
             changes: self.confines.changes,
             ..ask

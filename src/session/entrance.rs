@@ -4,49 +4,33 @@
 use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, future::BoxFuture};
 
 use super::{Gateway, Opening, Session, events::Events, socket::Socket, wire::Wire};
-use crate::{
-    groups::Membership,
-    protocol::{CloseReason, ErrorCode, Failure},
-};
+use crate::protocol::{CloseReason, ErrorCode, Failure};
 
 /// When there may be room again in a full group.
 const FULL_RETRY_MS: u32 = 5000;
 
-/// A socket of the group, ready to be served.
-pub struct Live {
-    session: Session,
-    _membership: Membership,
-}
-
-impl std::fmt::Debug for Live {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Live").finish_non_exhaustive()
-    }
-}
-
-/// Takes a socket into the group.
+/// Takes a socket into the group; returns what serves it until it is closed, in all the memory that it needs
+/// while it waits.
 ///
 /// # Errors
 /// The socket, where the group is full: [`refuse`] it.
-pub fn join(socket: Socket, gateway: Arc<Gateway>, opening: Opening) -> Result<Live, Socket> {
+pub fn join(
+    socket: Socket,
+    gateway: Arc<Gateway>,
+    opening: Opening,
+) -> Result<BoxFuture<'static, ()>, Socket> {
     let Some(membership) = gateway.group.join() else {
         return Err(socket);
     };
     let wire = Wire::new(socket, &gateway.config);
-    Ok(Live {
-        session: Session::new(gateway, wire, opening),
-        _membership: membership,
-    })
-}
-
-impl Live {
-    /// Serves the socket until it is closed.
-    pub async fn serve(&mut self) {
-        self.session.live().await;
-    }
+    let mut session = Session::new(gateway, wire, opening);
+    Ok(Box::pin(async move {
+        let _membership = membership;
+        session.live().await;
+    }))
 }
 
 /// Serves a response of Server-Sent Events until one side ends it, and returns its body.

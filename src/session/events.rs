@@ -4,10 +4,13 @@
 //! Follows the HTML standard, "Server-sent events": lines `id:`, `data:` and `retry:`, and an empty
 //! line after each event. An event without `data` only sets the last id.
 
-use std::time::Duration;
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{FutureExt, Stream, future::BoxFuture};
 use tokio::sync::mpsc;
 
 use super::End;
@@ -25,6 +28,8 @@ const RECONNECT_MS: u32 = 2000;
 /// The sending side of one response.
 pub struct Events {
     sender: mpsc::Sender<Bytes>,
+    /// The client has gone.
+    gone: BoxFuture<'static, ()>,
     buffer: Vec<u8>,
     /// What the next `id:` line says, as far as the client does not know it.
     id: Option<Position>,
@@ -37,8 +42,10 @@ impl Events {
         impl Stream<Item = Result<Bytes, std::convert::Infallible>>,
     ) {
         let (sender, pieces) = mpsc::channel(PIECES);
+        let client = sender.clone();
         let events = Self {
             sender,
+            gone: async move { client.closed().await }.boxed(),
             buffer: format!("retry: {RECONNECT_MS}\n").into_bytes(),
             id: None,
         };
@@ -93,9 +100,12 @@ impl Events {
         }
     }
 
-    /// Waits until the client has gone. Cancel safe.
-    pub async fn gone(&self) {
-        self.sender.closed().await;
+    /// Whether the client has gone; the task is woken when it has.
+    pub fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self.sender.is_closed() {
+            true => Poll::Ready(()),
+            false => self.gone.poll_unpin(context),
+        }
     }
 
     /// Returns whether there was something to say.

@@ -3,7 +3,14 @@
 //! holds no buffer.
 
 use std::{
-    collections::VecDeque, future::poll_fn, io, pin::Pin, sync::Arc, task::Context, time::Duration,
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -104,10 +111,27 @@ impl Link {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn recv(&mut self) -> Received {
+        poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    /// As [`Self::recv`], which a socket that waits has no room for.
+    pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Received> {
         loop {
-            if !self.rest.is_empty() {
+            let found = if self.rest.is_empty() {
+                let decoder = &mut self.decoder;
+                let decode = |mut input: &[u8]| {
+                    let found = decoder.decode(&mut input);
+                    (found, Bytes::copy_from_slice(input))
+                };
+                let read = ready!(poll_read(&mut self.stream, context, decode));
+                let Some((found, rest)) = read else {
+                    return Poll::Ready(Received::End);
+                };
+                self.rest = rest;
+                found
+            } else {
                 // Thousands of small frames may come at once: others have their turn between them.
-                tokio::task::consume_budget().await;
+                ready!(pin!(tokio::task::consume_budget()).poll(context));
                 let mut input = &self.rest[..];
                 let found = self.decoder.decode(&mut input);
                 let used = self.rest.len() - input.len();
@@ -116,22 +140,12 @@ impl Link {
                     // It shares a larger buffer.
                     self.rest = Bytes::new();
                 }
-                if let Some(received) = received(found) {
-                    return received;
-                }
-                continue;
-            }
-            let decoder = &mut self.decoder;
-            let decode = |mut input: &[u8]| {
-                let found = decoder.decode(&mut input);
-                (found, Bytes::copy_from_slice(input))
+                found
             };
-            let Some((found, rest)) = read(&mut self.stream, decode).await else {
-                return Received::End;
-            };
-            self.rest = rest;
-            if let Some(received) = received(found) {
-                return received;
+            match found {
+                Ok(None) => {}
+                Ok(Some(message)) => return Poll::Ready(Received::Message(message)),
+                Err(violation) => return Poll::Ready(Received::Violation(violation)),
             }
         }
     }
@@ -141,7 +155,9 @@ impl Link {
     pub async fn drain(&mut self) {
         self.rest = Bytes::new();
         let mut drained = 0;
-        while let Some(count) = read(&mut self.stream, <[u8]>::len).await {
+        while let Some(count) =
+            poll_fn(|context| poll_read(&mut self.stream, context, <[u8]>::len)).await
+        {
             drained += count;
             if drained >= DRAIN_BYTES {
                 drained = 0;
@@ -243,15 +259,6 @@ impl Link {
     }
 }
 
-type Found = Result<Option<Message>, Violation>;
-
-fn received(found: Found) -> Option<Received> {
-    match found {
-        Ok(message) => message.map(Received::Message),
-        Err(violation) => Some(Received::Violation(violation)),
-    }
-}
-
 /// The front of a queue as the kernel takes it.
 fn pieces<T>(queue: &VecDeque<Bytes>, write: impl FnOnce(&[io::IoSlice<'_>]) -> T) -> T {
     let mut pieces = [io::IoSlice::new(&[]); PIECES];
@@ -262,8 +269,12 @@ fn pieces<T>(queue: &VecDeque<Bytes>, write: impl FnOnce(&[io::IoSlice<'_>]) -> 
 }
 
 /// Waits until there is something to read, and shows it; `None` at the end of the connection. The
-/// buffer lives on the stack, and only while it is shown. Cancel safe.
-async fn read<T>(stream: &mut Stream, show: impl FnOnce(&[u8]) -> T) -> Option<T> {
+/// buffer lives on the stack, and only while it is shown.
+fn poll_read<T>(
+    stream: &mut Stream,
+    context: &mut Context<'_>,
+    show: impl FnOnce(&[u8]) -> T,
+) -> Poll<Option<T>> {
     let mut show = Some(show);
     let mut shown = |bytes: &[u8]| {
         show.take()
@@ -273,30 +284,28 @@ async fn read<T>(stream: &mut Stream, show: impl FnOnce(&[u8]) -> T) -> Option<T
     match stream {
         Stream::Tcp(stream) => loop {
             // Not `readable`: this replaces the waker of whoever read before, and what that keeps alive.
-            poll_fn(|context| stream.poll_read_ready(context))
-                .await
-                .ok()?;
+            if ready!(stream.poll_read_ready(context)).is_err() {
+                return Poll::Ready(None);
+            }
             match read_now(stream, &mut shown) {
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
-                read => return read.ok()?,
+                read => return Poll::Ready(read.ok().flatten()),
             }
         },
         Stream::Other(stream) => {
-            poll_fn(|context| {
-                let mut chunk = [0; READ_BYTES];
-                let mut buffer = ReadBuf::new(&mut chunk);
-                let read = Pin::new(&mut *stream).poll_read(context, &mut buffer);
-                read.map(|read| shown(read.ok().map_or(&[], |()| buffer.filled())))
-            })
-            .await
+            let mut chunk = [MaybeUninit::uninit(); READ_BYTES];
+            let mut buffer = ReadBuf::uninit(&mut chunk);
+            let read = Pin::new(&mut *stream).poll_read(context, &mut buffer);
+            read.map(|read| shown(read.ok().map_or(&[], |()| buffer.filled())))
         }
     }
 }
 
 fn read_now<T>(stream: &TcpStream, shown: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
-    let mut chunk = [0; READ_BYTES];
-    let count = stream.try_read(&mut chunk)?;
-    Ok(shown(&chunk[..count]))
+    let mut chunk = [MaybeUninit::uninit(); READ_BYTES];
+    let mut buffer = ReadBuf::uninit(&mut chunk);
+    stream.try_read_buf(&mut buffer)?;
+    Ok(shown(buffer.filled()))
 }
 
 impl std::fmt::Debug for Stream {

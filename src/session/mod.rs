@@ -2,6 +2,7 @@
 //! never a queue of events; while a direct query runs the cursor stands still, so that the reply
 //! takes its exact place between two events (docs/protocol.md §1.1).
 
+mod asks;
 mod condense;
 mod confines;
 pub mod deflate;
@@ -38,9 +39,10 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use asks::Asks;
 use confines::Confines;
 pub use echo::{echo, mirror};
-pub use entrance::{Live, join, refuse, stream};
+pub use entrance::{join, refuse, stream};
 pub use filters::Filters;
 use interests::Interests;
 pub use lane::Lanes;
@@ -221,15 +223,17 @@ struct Session {
     /// Nothing is pushed before the hello.
     silent: bool,
     greeted: bool,
-    running: Reads,
-    queued: VecDeque<Ask>,
-    held: Vec<Held>,
+    asks: Asks,
     seen: Seen,
-    strikes: VecDeque<Instant>,
+    strikes: Option<Box<Strikes>>,
     /// Messages that are still answered.
     messages: Bucket,
     clocks: Clocks,
 }
+
+/// When a client has lately sent what could not be understood.
+#[derive(Default)]
+struct Strikes(VecDeque<Instant>);
 
 /// When something is due.
 struct Clocks {
@@ -268,11 +272,9 @@ impl Session {
             missed_pages: false,
             silent: opening.hello_first,
             greeted: false,
-            running: Reads::default(),
-            queued: VecDeque::new(),
-            held: Vec::new(),
+            asks: Asks::default(),
             seen: Seen::default(),
-            strikes: VecDeque::new(),
+            strikes: None,
             messages: Bucket::default(),
             clocks,
             gateway,
@@ -317,10 +319,17 @@ impl Session {
             // What takes its time is boxed: a socket that waits should cost little.
             if !self.stands {
                 ring.borrow_and_update();
-                if let Err(end) = Box::pin(self.entitled_to(None)).await {
-                    return end;
+                // Nothing is to be asked of whose rights have no end, nor sent to who is up to date: so it
+                // is with nearly everybody who has just come.
+                if self.rights.are_endless() {
+                    self.stand();
                 }
-                self.stand();
+                if !self.stands {
+                    if let Err(end) = Box::pin(self.entitled_to(None)).await {
+                        return end;
+                    }
+                    self.stand();
+                }
             }
             let woken = self.wait(&mut ring).await;
             if let Err(end) = Box::pin(self.handle(woken)).await {
@@ -332,7 +341,7 @@ impl Session {
     /// When the next thing is due.
     fn due(&self) -> Instant {
         let clocks = &self.clocks;
-        let held = self.held.iter().map(|held| held.until);
+        let held = self.asks.held().iter().map(|held| held.until);
         let others = [
             clocks.pong,
             clocks.tick,
@@ -393,8 +402,9 @@ impl Session {
             .await;
         }
         // A query that still runs is not answered; the client asks again when it is back.
-        self.running = Reads::default();
-        self.queued.clear();
+        let work = self.asks.work();
+        work.running = Reads::default();
+        work.queued.clear();
         let mut sent = self.advance().await;
         if sent.is_ok() && self.greeted {
             sent = self.wire.send(protocol::drain(away(waiting))).await;

@@ -1,6 +1,9 @@
 //! What a session waits for, and what it does then: while it stands in the lane, whatever comes up
 //! has it take its place back first.
 
+use std::future::poll_fn;
+
+use futures_util::future::OptionFuture;
 use tokio::sync::watch;
 
 use super::{
@@ -32,31 +35,30 @@ impl Session {
     /// Waits until there is something to do. Cancel safe.
     pub(super) async fn wait(&mut self, ring: &mut watch::Receiver<u64>) -> Woken {
         let due = self.due();
-        let (seat, stands) = (&self.seat, self.stands);
-        let returned = async {
+        // As much as a socket costs while it waits is here: what few have is boxed, what excludes each other
+        // is one future, and what needs no room between two polls has none.
+        let seat = self.seat.as_ref().filter(|_| self.stands);
+        let onward = async {
             match seat {
-                Some(seat) => seat.returned().await,
-                None => std::future::pending().await,
+                Some(seat) => {
+                    seat.returned().await;
+                    Some(Woken::Returned)
+                }
+                None => ring.changed().await.ok().map(|()| Woken::Grown),
             }
         };
         let revoked = self.rights.revoked();
-        let is_granted = revoked.is_some();
-        let revoked = async {
-            match revoked {
-                Some(revoked) => revoked.cancelled().await,
-                None => std::future::pending().await,
-            }
-        };
+        let revoked = OptionFuture::from(revoked.map(|revoked| Box::pin(revoked.cancelled())));
+        let (asks, wire) = (&mut self.asks, &mut self.wire);
         tokio::select! {
             biased;
             () = self.gateway.stop.cancelled() => Woken::Stop,
-            () = revoked, if is_granted => Woken::Revoked,
+            Some(()) = revoked => Woken::Revoked,
             // Before what the client sends: a flood of it must not keep answers waiting.
-            answer = self.running.next() => Woken::Answer(answer),
+            answer = poll_fn(|context| asks.poll_next(context)) => Woken::Answer(answer),
             () = tokio::time::sleep_until(due) => Woken::Due,
-            inbound = self.wire.recv() => Woken::Said(inbound),
-            () = returned, if stands => Woken::Returned,
-            Ok(()) = ring.changed(), if !stands => Woken::Grown,
+            inbound = poll_fn(|context| wire.poll_recv(context)) => Woken::Said(inbound),
+            Some(woken) = onward => woken,
         }
     }
 
@@ -94,8 +96,10 @@ impl Session {
 
     /// Has the lane go on, where nothing but the stream is left to be sent.
     pub(super) fn stand(&mut self) {
-        let busy = !(self.running.is_empty() && self.queued.is_empty() && self.held.is_empty());
-        let waits = busy || self.silent || self.is_owed_pages() || !self.confines.drawn;
+        let waits = !self.asks.are_done()
+            || self.silent
+            || self.is_owed_pages()
+            || !self.confines.is_settled();
         let (Some(seq), false) = (self.seq, waits) else {
             return;
         };

@@ -1,6 +1,9 @@
 //! The direct queries of one socket that are being read.
 
-use std::time::Duration;
+use std::{
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 
@@ -31,21 +34,15 @@ impl Reads {
     }
 
     /// The answer that comes first; for ever in coming where nothing is under way.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn next(&mut self) -> Answer {
-        let answer = match &mut self.0 {
-            Some(reads) => reads.next().await,
-            None => None,
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
+        let Some(reads) = &mut self.0 else {
+            return Poll::Pending;
         };
-        if self.0.as_ref().is_some_and(FuturesUnordered::is_empty) {
+        let answer = ready!(reads.poll_next_unpin(context));
+        if reads.is_empty() {
             self.0 = None;
         }
-        match answer {
-            Some(answer) => answer,
-            None => std::future::pending().await,
-        }
+        answer.map_or(Poll::Pending, Poll::Ready)
     }
 }
 

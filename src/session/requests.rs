@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Ask, End, Session, filters::TOO_MANY_TOPICS, interests::Interests, rights::Introduced,
+    Ask, End, Session, Strikes, filters::TOO_MANY_TOPICS, interests::Interests, rights::Introduced,
 };
 use crate::{
     protocol::{self, CloseReason, ErrorCode, Failure, Hello, Interest, Request, Rid, Select},
@@ -83,15 +83,12 @@ impl Session {
     /// Counts a malformed frame; one too many ends the session.
     fn strike(&mut self) -> Result<(), End> {
         let now = Instant::now();
-        self.strikes.push_back(now);
-        while self
-            .strikes
-            .front()
-            .is_some_and(|at| now - *at > STRIKE_WINDOW)
-        {
-            self.strikes.pop_front();
+        let Strikes(strikes) = &mut **self.strikes.get_or_insert_default();
+        strikes.push_back(now);
+        while strikes.front().is_some_and(|at| now - *at > STRIKE_WINDOW) {
+            strikes.pop_front();
         }
-        match self.strikes.len() > MAX_STRIKES {
+        match strikes.len() > MAX_STRIKES {
             true => Err(End::Close(CloseReason::Malformed)),
             false => Ok(()),
         }
@@ -118,14 +115,14 @@ impl Session {
         let config = &self.gateway.config;
         let free = config
             .queries_running
-            .saturating_sub(self.running.len() + self.held.len());
+            .saturating_sub(self.asks.running() + self.asks.held().len());
         // Fresh pages after a replay are not the client's.
-        let queued = self.queued.iter().filter(|ask| !ask.fresh_page).count();
+        let queued = self.asks.queued().filter(|ask| !ask.fresh_page).count();
         if queued >= config.queries_queued + free {
             self.gateway.metrics.limited("queries");
             return self.fail(later(RETRY_AFTER_MS).to(rid)).await;
         }
-        self.queued.push_back(Ask {
+        self.asks.work().queued.push_back(Ask {
             changes: self.confines.changes,
             ..Ask::new(topic, rid, select)
         });

@@ -72,7 +72,7 @@ impl Session {
                     }
                     self.feed(&frame).await?;
                 }
-                None => self.queued.push_back(Ask {
+                None => self.asks.work().queued.push_back(Ask {
                     fresh_page: true,
                     changes: self.confines.changes,
                     ..Ask::new(topic.clone(), None, Select::Page(Params::default()))

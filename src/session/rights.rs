@@ -31,7 +31,7 @@ impl Rights {
     }
 
     /// Whether there is nothing that could end them.
-    fn are_endless(&self) -> bool {
+    pub fn are_endless(&self) -> bool {
         self.until.is_none() && self.grant.is_none()
     }
 
@@ -54,7 +54,8 @@ impl Session {
         self.rights.until = identity.until().and_then(instant);
         self.rights.owes_token = false;
         self.identity = identity;
-        self.confines.drawn = false;
+        // Where nothing is guarded nobody is confined, whoever it is.
+        self.confines.drawn = !self.gateway.topics.iter().any(|topic| topic.is_guarded());
     }
 
     /// Refuses to go on where the rights are over.

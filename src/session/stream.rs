@@ -53,14 +53,14 @@ impl Session {
         self.tell_confines().await?;
         loop {
             // While a reply waits for its place no new query starts, or it might never get one.
-            if self.held.is_empty() {
+            if self.asks.held().is_empty() {
                 self.start_queries();
             }
-            if !self.running.is_empty() {
+            if self.asks.running() > 0 {
                 // Hold: what a running query will see is not known yet.
                 return self.wire.flush().await;
             }
-            if !self.held.is_empty() {
+            if !self.asks.held().is_empty() {
                 if self.release().await? {
                     continue;
                 }
@@ -75,13 +75,13 @@ impl Session {
     }
 
     fn start_queries(&mut self) {
-        while self.running.len() < self.gateway.config.queries_running.max(1) {
-            let Some(mut ask) = self.queued.pop_front() else {
+        while self.asks.running() < self.gateway.config.queries_running.max(1) {
+            let Some(mut ask) = self.asks.next() else {
                 return;
             };
             ask.restarts = self.gateway.ring.restarts();
             let queries = self.gateway.queries.clone();
-            self.running.push(Box::pin(async move {
+            self.asks.work().running.push(Box::pin(async move {
                 if ask.tries > 0 {
                     tokio::time::sleep(pause(ask.tries)).await;
                 }
@@ -100,7 +100,7 @@ impl Session {
         }
         match found {
             Ok(snapshot) => {
-                self.held.push(Held {
+                self.asks.work().held.push(Held {
                     ask,
                     snapshot,
                     until: Instant::now() + SETTLE,
@@ -120,14 +120,14 @@ impl Session {
     async fn release(&mut self) -> Result<bool, End> {
         let now = Instant::now();
         let mut places = Vec::new();
-        for held in &self.held {
+        for held in self.asks.held() {
             match self.place(held, now) {
                 Placed::Wait => return Ok(false),
                 placed => places.push(placed),
             }
         }
-        let mut replies: Vec<(Placed, Held)> =
-            places.into_iter().zip(self.held.drain(..)).collect();
+        let held = self.asks.work().held.drain(..);
+        let mut replies: Vec<(Placed, Held)> = places.into_iter().zip(held).collect();
         // Those without a place of their own go first, where the cursor stands.
         replies.sort_by_key(|(placed, _)| match placed {
             Placed::At(place) => place.seq,
@@ -152,12 +152,12 @@ impl Session {
                     // The client was told to reset on the way, which does not happen for ever.
                     Walk::Beyond if held.ask.tries < MAX_TRIES => self.ask_again(held.ask),
                     Walk::Beyond => self.reply(held, Err(Inexact::Unseen)).await?,
-                    Walk::Stuck if held.until > now => self.held.push(held),
+                    Walk::Stuck if held.until > now => self.asks.work().held.push(held),
                     Walk::Stuck => self.reply(held, Err(Inexact::Late)).await?,
                 },
             }
         }
-        Ok(self.held.is_empty())
+        Ok(self.asks.held().is_empty())
     }
 
     fn place(&self, held: &Held, now: Instant) -> Placed {
@@ -182,7 +182,7 @@ impl Session {
     }
 
     fn ask_again(&mut self, ask: Ask) {
-        self.queued.push_front(Ask {
+        self.asks.work().queued.push_front(Ask {
             tries: ask.tries.saturating_add(1),
             ..ask
         });

@@ -1,7 +1,12 @@
 //! What is underneath a session: a WebSocket, or a response of Server-Sent Events. Bounded buffers,
 //! bounded waits, and a close that the client can read.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{net::TcpStream, time::Instant};
@@ -140,14 +145,19 @@ impl Wire {
 
     /// Waits for the next message. Cancel safe.
     pub async fn recv(&mut self) -> Inbound {
-        let link = match &mut self.line {
-            Line::Socket(link) => link,
-            Line::Events(events) => {
-                events.gone().await;
-                return Inbound::Gone;
-            }
-        };
-        let message = match link.recv().await {
+        poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    /// As [`Self::recv`], which a socket that waits has no room for.
+    pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Inbound> {
+        match &mut self.line {
+            Line::Socket(link) => link.poll_recv(context).map(|received| self.came(received)),
+            Line::Events(events) => events.poll_gone(context).map(|()| Inbound::Gone),
+        }
+    }
+
+    fn came(&mut self, received: Received) -> Inbound {
+        let message = match received {
             Received::Message(message) => message,
             Received::End => return Inbound::Gone,
             Received::Violation(violation) => {

@@ -64,7 +64,7 @@ def arguments():
     asked = parser.parse_args()
     if not (asked.install or asked.url):
         parser.error("--url is needed, or --install")
-    asked.minutes = 60 if asked.long or asked.cases else 5
+    asked.minutes = 180 if asked.long or asked.cases else 5
     asked.cases = asked.cases or (LONG if asked.long else SHORT)
     return asked
 

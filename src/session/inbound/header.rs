@@ -56,6 +56,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// Whether no header has begun.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Consumes a header from `input`, or all of `input` if it ends before the header does.
     pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<Header>, Violation> {
         if self.len == 0

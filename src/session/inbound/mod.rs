@@ -53,9 +53,24 @@ pub enum Violation {
 /// Reads one client's frames.
 #[derive(Debug)]
 pub struct Decoder {
+    rules: Rules,
+    /// What has begun and is not whole; boxed, as nearly all sockets say nothing nearly all of the time.
+    begun: Option<Box<Begun>>,
+    /// After a close or a violation.
+    over: bool,
+}
+
+/// What a client may send.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
     limits: Limits,
     /// Whether permessage-deflate was agreed on.
     deflate: bool,
+}
+
+/// What has arrived of a message, and of a frame.
+#[derive(Debug, Default)]
+struct Begun {
     /// The beginning of a header.
     head: Head,
     /// The frame whose payload is incomplete.
@@ -64,8 +79,6 @@ pub struct Decoder {
     message: Option<Assembly>,
     /// What has arrived of a control frame's payload.
     control: Vec<u8>,
-    /// After a close or a violation.
-    over: bool,
 }
 
 /// A frame whose header was read.
@@ -95,23 +108,20 @@ impl Decoder {
     /// A decoder at the beginning of a connection.
     pub fn new(limits: Limits) -> Self {
         Self {
-            limits,
-            deflate: false,
-            head: Head::default(),
-            frame: None,
-            message: None,
-            control: Vec::new(),
+            rules: Rules {
+                limits,
+                deflate: false,
+            },
+            begun: None,
             over: false,
         }
     }
 
     /// The same for a connection on which permessage-deflate was agreed on, without context takeover.
     /// The limit holds for a compressed message as it is sent, and for what becomes of it.
-    pub fn with_deflate(self) -> Self {
-        Self {
-            deflate: true,
-            ..self
-        }
+    pub fn with_deflate(mut self) -> Self {
+        self.rules.deflate = true;
+        self
     }
 
     /// Consumes from `input` what belongs to one message, and returns it; call it again with the
@@ -132,7 +142,7 @@ impl Decoder {
         if matches!(decoded, Err(_) | Ok(Some(Message::Close(_)))) {
             *self = Self {
                 over: true,
-                ..Self::new(self.limits)
+                ..Self::new(self.rules.limits)
             };
         }
         if self.over {
@@ -144,16 +154,43 @@ impl Decoder {
     /// The heap that is held, in bytes: none while nothing is incomplete, and never more than twice
     /// of what has arrived and a control frame.
     pub fn held_bytes(&self) -> usize {
-        let message = self.message.as_ref().map_or(0, Assembly::held_bytes);
-        message + self.control.capacity()
+        self.begun.as_ref().map_or(0, |begun| {
+            let message = begun.message.as_ref().map_or(0, Assembly::held_bytes);
+            message + begun.control.capacity()
+        })
     }
 
     fn advance(&mut self, input: &mut &[u8]) -> Result<Option<Message>, Violation> {
+        if let Some(begun) = &mut self.begun {
+            let decoded = begun.advance(input, &self.rules);
+            if begun.is_nothing() {
+                self.begun = None;
+            }
+            return decoded;
+        }
+        let mut begun = Begun::default();
+        let decoded = begun.advance(input, &self.rules);
+        if !begun.is_nothing() {
+            self.begun = Some(Box::new(begun));
+        }
+        decoded
+    }
+}
+
+impl Begun {
+    fn is_nothing(&self) -> bool {
+        self.head.is_empty()
+            && self.frame.is_none()
+            && self.message.is_none()
+            && self.control.is_empty()
+    }
+
+    fn advance(&mut self, input: &mut &[u8], rules: &Rules) -> Result<Option<Message>, Violation> {
         loop {
             let mut frame = match self.frame.take() {
                 Some(frame) => frame,
                 None => match self.head.read(input)? {
-                    Some(header) => self.begin(header)?,
+                    Some(header) => self.begin(header, rules)?,
                     None => return Ok(None),
                 },
             };
@@ -165,7 +202,7 @@ impl Decoder {
                 complete.then(|| self.control(frame.header.opcode))
             } else {
                 self.data(frame.header, chunk, place, complete)?
-                    .then(|| self.whole())
+                    .then(|| self.whole(rules))
             };
             if let Some(message) = message {
                 return message.map(Some);
@@ -178,8 +215,8 @@ impl Decoder {
     }
 
     /// Whether a frame may come now, and with that length.
-    fn begin(&mut self, header: Header) -> Result<Frame, Violation> {
-        if header.is_compressed && !self.deflate {
+    fn begin(&mut self, header: Header, rules: &Rules) -> Result<Frame, Violation> {
+        if header.is_compressed && !rules.deflate {
             return Err(Violation::Protocol);
         }
         if !header.opcode.is_control() {
@@ -189,11 +226,11 @@ impl Decoder {
                 (_, None) => self.message = Some(Assembly::new(&header)),
             }
             let message = self.message.as_ref().expect("it was just there or made");
-            let room = self.limits.message_bytes.saturating_sub(message.len());
+            let room = rules.limits.message_bytes.saturating_sub(message.len());
             if header.payload_bytes > room {
                 return Err(Violation::TooBig);
             }
-            if message.fragments > self.limits.fragments {
+            if message.fragments > rules.limits.fragments {
                 return Err(Violation::TooManyFragments);
             }
         }
@@ -219,9 +256,9 @@ impl Decoder {
     }
 
     /// The message that is complete.
-    fn whole(&mut self) -> Result<Message, Violation> {
+    fn whole(&mut self, rules: &Rules) -> Result<Message, Violation> {
         let message = self.message.take().expect("its last frame belongs to it");
-        message.finish(self.limits.message_bytes)
+        message.finish(rules.limits.message_bytes)
     }
 
     /// The control frame that is complete.
