@@ -1,5 +1,8 @@
-//! Direct queries. One loop takes them from sockets and HTTP and runs them on the store, a
-//! bounded number at a time; each gets exactly one answer.
+//! Direct queries. Loops take them from sockets and HTTP and run them on the store, a bounded number
+//! at a time; each gets exactly one answer.
+//!
+//! What an index answers does not wait behind what may take seconds: all but one of the store's
+//! connections are for everybody, and the last one is kept for rows by their key and for first pages.
 
 mod marks;
 mod shared;
@@ -15,9 +18,9 @@ use shared::{Key, Shared};
 use crate::{
     horizon::Horizon,
     metrics::{Health, Metrics, Part},
-    protocol::{ErrorCode, Failure, Select},
+    protocol::{ErrorCode, Failure, Params, Select},
     store::{Snapshot, Store, StoreError},
-    topic::{Table, Topic},
+    topic::{Base, Table, Topic, View},
 };
 
 /// Queries that run at once. The store bounds its own connections; this bounds the tasks.
@@ -38,12 +41,15 @@ pub struct QueryLimits {
     pub waiting: usize,
     /// Queries without a socket under way at once; the next is refused with 429.
     pub requests: usize,
+    /// Reads that the store runs at once.
+    pub connections: usize,
 }
 
 /// Asks direct queries. Cloning shares the loop.
 #[derive(Debug, Clone)]
 pub struct Queries {
-    sender: mpsc::Sender<Ask>,
+    short: mpsc::Sender<Ask>,
+    long: mpsc::Sender<Ask>,
     shared: Shared,
     marks: Marks,
     timeout: Duration,
@@ -60,17 +66,22 @@ enum Ask {
 /// The receiving end, for [`run`].
 #[derive(Debug)]
 pub struct Inbox {
-    asks: mpsc::Receiver<Ask>,
+    short: mpsc::Receiver<Ask>,
+    long: mpsc::Receiver<Ask>,
+    /// Of the latter so many are read at once.
+    places: usize,
     shared: Shared,
     marks: Marks,
 }
 
 /// A handle to ask with, and the inbox for the loop.
 pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
-    let (sender, asks) = mpsc::channel(limits.waiting);
+    let (short, short_asks) = mpsc::channel(limits.waiting);
+    let (long, long_asks) = mpsc::channel(limits.waiting);
     let (shared, marks) = (Shared::default(), Marks::default());
     let queries = Queries {
-        sender,
+        short,
+        long,
         shared: shared.clone(),
         marks: marks.clone(),
         timeout: limits.timeout + SETTLE_SLOW + SLACK,
@@ -80,7 +91,9 @@ pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
     (
         queries,
         Inbox {
-            asks,
+            short: short_asks,
+            long: long_asks,
+            places: limits.connections.saturating_sub(1).max(1),
             shared,
             marks,
         },
@@ -88,8 +101,7 @@ pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
 }
 
 /// Answers queries until every [`Queries`] is dropped.
-pub async fn run(store: impl Store, mut inbox: Inbox, health: Health, metrics: Metrics) {
-    let running = Arc::new(Semaphore::new(RUNNING));
+pub async fn run(store: impl Store, inbox: Inbox, health: Health, metrics: Metrics) {
     let reader = Reader {
         shared: inbox.shared,
         marks: inbox.marks,
@@ -99,7 +111,17 @@ pub async fn run(store: impl Store, mut inbox: Inbox, health: Health, metrics: M
     };
     let marking = reader.clone();
     let marking = tokio::spawn(async move { marking.marks.serve(marking.store).await });
-    while let Some(ask) = inbox.asks.recv().await {
+    tokio::join!(
+        serve(&reader, inbox.short, RUNNING),
+        serve(&reader, inbox.long, inbox.places),
+    );
+    marking.abort();
+}
+
+/// Reads what is asked for, up to `places` at once.
+async fn serve(reader: &Reader<impl Store>, mut asks: mpsc::Receiver<Ask>, places: usize) {
+    let running = Arc::new(Semaphore::new(places));
+    while let Some(ask) = asks.recv().await {
         let Ok(permit) = running.clone().acquire_owned().await else {
             break;
         };
@@ -117,7 +139,18 @@ pub async fn run(store: impl Store, mut inbox: Inbox, health: Health, metrics: M
             }
         });
     }
-    marking.abort();
+}
+
+/// Whether a read may take long: nothing else is known of what scans a table, or sorts it, or is the
+/// operator's own query.
+fn is_long(topic: &Topic, select: &Select) -> bool {
+    let is_table = |view: &View| matches!(view.base, Base::Table(_));
+    let by_index = match select {
+        Select::Id(_) => true,
+        Select::Page(params) => *params == Params::default(),
+        Select::After(_) | Select::All(_) => false,
+    };
+    !(by_index && topic.view.as_ref().is_some_and(is_table))
 }
 
 /// What a read is done with.
@@ -264,7 +297,11 @@ impl Queries {
     }
 
     fn send(&self, ask: Ask) -> Result<(), Failure> {
-        self.sender.try_send(ask).map_err(|err| match err {
+        let sender = match &ask {
+            Ask::Snapshot(_, topic, select) if is_long(topic, select) => &self.long,
+            Ask::Snapshot(..) | Ask::Describe(..) => &self.short,
+        };
+        sender.try_send(ask).map_err(|err| match err {
             mpsc::error::TrySendError::Full(_) => self.refuse("reads"),
             mpsc::error::TrySendError::Closed(_) => ErrorCode::DbUnavailable.into(),
         })

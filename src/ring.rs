@@ -95,6 +95,9 @@ struct Inner {
     reloads: HashMap<Arc<str>, u64>,
     /// The place before the first frame.
     base: Place,
+    /// The places of the frames that have a source checkpoint: among many that have none they are found
+    /// at once.
+    marked: VecDeque<u64>,
     /// The source checkpoint of the last change that has left.
     evicted: Option<Checkpoint>,
     head: Position,
@@ -119,6 +122,7 @@ impl Ring {
                     seq: 0,
                     position: position.clone(),
                 },
+                marked: VecDeque::new(),
                 evicted: None,
                 head: position,
                 progress: None,
@@ -189,6 +193,7 @@ impl Ring {
                 seq,
                 position: position.clone(),
             },
+            marked: VecDeque::new(),
             evicted: None,
             head: position,
             progress: None,
@@ -352,6 +357,10 @@ impl Inner {
             let place = self.end();
             self.begun.entry(xid).or_insert(place);
         }
+        if frame.checkpoint().is_some() {
+            let place = self.end();
+            self.marked.push_back(place);
+        }
         let before = self
             .frames
             .back()
@@ -377,11 +386,8 @@ impl Inner {
                 seq: self.base.seq + 1,
                 position: frame.position.clone(),
             };
-            if let FrameKind::Event {
-                checkpoint: Some(checkpoint),
-                ..
-            } = &frame.kind
-            {
+            if let Some(checkpoint) = frame.checkpoint() {
+                self.marked.pop_front();
                 self.evicted = Some(checkpoint.clone());
             }
         }

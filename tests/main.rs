@@ -25,6 +25,7 @@ mod documents;
 mod edge;
 mod exactness;
 mod examples;
+mod fairness;
 mod filters;
 mod http;
 mod inbound;

@@ -110,6 +110,7 @@ pub fn asks() -> QueryLimits {
         timeout: Duration::from_secs(1),
         waiting: 1024,
         requests: 256,
+        connections: 1,
     }
 }
 

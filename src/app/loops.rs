@@ -92,6 +92,7 @@ impl Loops {
             timeout: config.database.query_timeout,
             waiting: config.limits.reads_waiting,
             requests: config.limits.requests_running,
+            connections: config.database.read_connections,
         };
         let (health, metrics) = self.both();
         let (queries, inbox) = query::channel(limits, metrics.clone());

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -15,7 +18,7 @@ use crate::{
     horizon::Horizon,
     metrics::Metrics,
     position::Position,
-    protocol::{self, Encoded, Params, Select},
+    protocol::{self, Encoded, ErrorCode, Params, Select},
     query::Queries,
     ring::Ring,
     store::Snapshot,
@@ -29,8 +32,13 @@ const INTERVAL: Duration = Duration::from_millis(40);
 /// The pause before a page is read again that does not show yet what has touched it.
 const INVISIBLE_PAUSE: Duration = Duration::from_millis(60);
 
-/// The pause before a page that could not be read is tried again.
+/// The pause before a page that could not be read is tried again; it grows with every time, up to so many
+/// of them.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+const MAX_RETRY_PAUSES: u32 = 4;
+
+/// After so many failures the log says so.
+const FAILURES_TOLD: u32 = 3;
 
 /// Refreshes that wait to be told to other gateways; beyond them only this one does it.
 const ANNOUNCED: usize = 64;
@@ -44,7 +52,8 @@ const MAX_AWAITED: usize = 1024;
 pub struct Pages {
     topics: Topics,
     state: Arc<Mutex<State>>,
-    wake: Arc<Notify>,
+    /// For each page topic, to be told that its page is out of date.
+    wakes: Arc<HashMap<Arc<str>, Arc<Notify>>>,
     /// Where other gateways are to be told, too.
     announce: Arc<OnceLock<mpsc::Sender<Arc<str>>>>,
 }
@@ -78,10 +87,12 @@ struct Fresh {
 impl Pages {
     /// Every page is to be read once, so that who resumes can be given it.
     pub fn new(topics: Topics) -> Self {
+        let paged = topics.iter().filter(|topic| topic.push == Push::Page);
+        let wakes = paged.map(|topic| (topic.name.clone(), Arc::default()));
         let pages = Self {
+            wakes: Arc::new(wakes.collect()),
             topics,
             state: Arc::default(),
-            wake: Arc::default(),
             announce: Arc::default(),
         };
         for topic in pages.topics.clone().iter() {
@@ -155,7 +166,7 @@ impl Pages {
             let mut state = self.lock();
             state.fresh.remove(&topic.name);
             state.stale.entry(topic.name.clone()).or_default().add(why);
-            self.wake.notify_one();
+            self.wakes[&topic.name].notify_one();
         }
         topic.is_some()
     }
@@ -177,8 +188,8 @@ impl Pages {
         topic.filter(|topic| topic.push == Push::Page)
     }
 
-    fn take(&self) -> BTreeMap<Arc<str>, Stale> {
-        std::mem::take(&mut self.lock().stale)
+    fn take(&self, topic: &str) -> Option<Stale> {
+        self.lock().stale.remove(topic)
     }
 
     /// Keeps a page that was read, unless it was touched meanwhile.
@@ -220,7 +231,8 @@ impl Stale {
     }
 }
 
-/// Reads pages that are out of date and appends them to the ring, until `stop` is cancelled.
+/// Reads pages that are out of date and appends them to the ring, until `stop` is cancelled. Each topic has
+/// a read of its own: one whose query takes long, or fails, holds up no other.
 pub async fn run(
     pages: Pages,
     queries: Queries,
@@ -228,53 +240,100 @@ pub async fn run(
     metrics: Metrics,
     stop: CancellationToken,
 ) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = pages.wake.notified() => {}
-        }
-        let mut pause = INTERVAL;
-        for (name, stale) in pages.take() {
-            let Some(topic) = pages.topics.get(&name) else {
-                continue;
+    let mut readers: JoinSet<()> = pages
+        .topics
+        .iter()
+        .filter(|topic| topic.push == Push::Page)
+        .map(|topic| {
+            let reader = Reader {
+                topic: topic.clone(),
+                wake: pages.wakes[&topic.name].clone(),
+                pages: pages.clone(),
+                queries: queries.clone(),
+                ring: ring.clone(),
+                metrics: metrics.clone(),
+                failures: 0,
             };
-            match push(topic, &stale, &queries, &ring).await {
-                Some(read) => {
-                    metrics.pages_read.inc();
-                    match stale.unseen(read.horizon.as_ref()) {
-                        Some(unseen) => {
-                            pages.note(&name, unseen);
-                            pause = INVISIBLE_PAUSE;
-                        }
-                        None => pages.keep(&name, read),
-                    }
-                }
-                None => {
-                    pages.note(&name, stale);
-                    pause = RETRY_PAUSE;
-                }
+            reader.run()
+        })
+        .collect();
+    tokio::select! {
+        () = stop.cancelled() => {}
+        // None ends by itself; one that panics must not be missed in silence.
+        Some(ended) = readers.join_next() => {
+            if let Err(err) = ended {
+                std::panic::resume_unwind(err.into_panic());
             }
         }
-        tokio::time::sleep(pause).await;
     }
 }
 
-/// Reads one page, and appends it if that is news to anybody; `None` where it cannot be read.
+/// Who reads the page of one topic.
+struct Reader {
+    topic: Arc<Topic>,
+    wake: Arc<Notify>,
+    pages: Pages,
+    queries: Queries,
+    ring: Ring,
+    metrics: Metrics,
+    /// How often it could not be read since it could the last time.
+    failures: u32,
+}
+
+impl Reader {
+    async fn run(mut self) {
+        loop {
+            self.wake.notified().await;
+            let Some(stale) = self.pages.take(&self.topic.name) else {
+                continue;
+            };
+            let read = push(&self.topic, &stale, &self.queries, &self.ring).await;
+            let pause = self.done(stale, read);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// What follows from a read, and how long the next one waits.
+    fn done(&mut self, stale: Stale, read: Result<Arc<Snapshot>, ErrorCode>) -> Duration {
+        let name = &self.topic.name;
+        match read {
+            Ok(read) => {
+                self.failures = 0;
+                self.metrics.pages_read.inc();
+                match stale.unseen(read.horizon.as_ref()) {
+                    Some(unseen) => {
+                        self.pages.note(name, unseen);
+                        INVISIBLE_PAUSE
+                    }
+                    None => {
+                        self.pages.keep(name, read);
+                        INTERVAL
+                    }
+                }
+            }
+            Err(code) => {
+                self.failures += 1;
+                // Whatever is away is told as a part that is down.
+                if self.failures == FAILURES_TOLD && code == ErrorCode::QueryTimeout {
+                    tracing::warn!(topic = %name, error = code.slug(), "a page could not be read in time, several times: its sockets have an old one until it is; make its query faster, or raise database.query_timeout_ms");
+                }
+                self.pages.note(name, stale);
+                RETRY_PAUSE * self.failures.min(MAX_RETRY_PAUSES)
+            }
+        }
+    }
+}
+
+/// Reads one page, and appends it if that is news to anybody.
 async fn push(
     topic: &Arc<Topic>,
     stale: &Stale,
     queries: &Queries,
     ring: &Ring,
-) -> Option<Arc<Snapshot>> {
+) -> Result<Arc<Snapshot>, ErrorCode> {
     let select = Select::Page(Params::default());
-    let read = match queries.unplaced(topic.clone(), select).await {
-        Ok(read) => read,
-        Err(failure) => {
-            // Whatever is away is told once, as a part that is down.
-            tracing::debug!(topic = %topic.name, error = failure.code.slug(), "a page cannot be read");
-            return None;
-        }
-    };
+    let read = queries.unplaced(topic.clone(), select).await;
+    let read = read.map_err(|failure| failure.code)?;
     // Of several transactions the page may show some, and is worth sending; of none, it is not.
     let unseen = stale.unseen(read.horizon.as_ref());
     let nothing_new = unseen.is_some_and(|unseen| unseen.awaited.len() == stale.awaited.len());
@@ -287,5 +346,5 @@ async fn push(
             protocol::page_push(&topic.name, &read.rows, page, cursor, now_ms())
         });
     }
-    Some(read)
+    Ok(read)
 }

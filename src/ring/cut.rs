@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::{Cut, FrameKind, Inner, Place};
+use super::{Cut, Inner, Place};
 use crate::{
     horizon::{Settled, Visible},
     position::Checkpoint,
@@ -80,18 +80,14 @@ impl Inner {
             .evicted
             .as_ref()
             .is_none_or(|last| horizon.covers(last));
-        for (index, entry) in self.frames.iter().enumerate().rev() {
-            if let FrameKind::Event {
-                checkpoint: Some(checkpoint),
-                ..
-            } = &entry.frame.kind
-            {
-                if horizon.covers(checkpoint) {
-                    seen = true;
-                    break;
-                }
-                cut = index;
+        for place in self.marked.iter().rev() {
+            let index = (place - self.base.seq) as usize;
+            let checkpoint = self.frames[index].frame.checkpoint();
+            if checkpoint.is_some_and(|checkpoint| horizon.covers(checkpoint)) {
+                seen = true;
+                break;
             }
+            cut = index;
         }
         match seen {
             true => Cut::At(self.place(cut)),
@@ -161,6 +157,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::FrameKind;
     use crate::{
         horizon::Horizon,
         position::{Epoch, Position},

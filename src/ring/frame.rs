@@ -73,6 +73,14 @@ impl Frame {
         }
     }
 
+    /// How far the source had come with it, where it came from there.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        match &self.kind {
+            FrameKind::Event { checkpoint, .. } => checkpoint.as_ref(),
+            FrameKind::Page(_) => None,
+        }
+    }
+
     /// Whether it says that its topic must be queried again, whatever a filter makes of it.
     pub fn is_reload(&self) -> bool {
         let change = self.change.as_ref();

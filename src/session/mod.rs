@@ -30,11 +30,7 @@ mod socket;
 mod stream;
 mod wire;
 
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +46,7 @@ use lane::Seated;
 use rate::Bucket;
 pub use rate::Rate;
 use reads::Reads;
+use requests::Strikes;
 use rights::Rights;
 use seen::Seen;
 pub use socket::{Duplex, Socket};
@@ -231,10 +228,6 @@ struct Session {
     clocks: Clocks,
 }
 
-/// When a client has lately sent what could not be understood.
-#[derive(Default)]
-struct Strikes(VecDeque<Instant>);
-
 /// When something is due.
 struct Clocks {
     ping: Instant,
@@ -341,7 +334,11 @@ impl Session {
     /// When the next thing is due.
     fn due(&self) -> Instant {
         let clocks = &self.clocks;
-        let held = self.asks.held().iter().map(|held| held.until);
+        // Nothing becomes of a held reply while another query is read, nor before the last of them is due.
+        let held = match self.asks.running() {
+            0 => self.asks.held().iter().map(|held| held.until).max(),
+            _ => None,
+        };
         let others = [
             clocks.pong,
             clocks.tick,

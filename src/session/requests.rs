@@ -1,11 +1,11 @@
 //! What a client says to its session, and the answers that need no query.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
-    Ask, End, Session, Strikes, filters::TOO_MANY_TOPICS, interests::Interests, rights::Introduced,
+    Ask, End, Session, filters::TOO_MANY_TOPICS, interests::Interests, rights::Introduced,
 };
 use crate::{
     protocol::{self, CloseReason, ErrorCode, Failure, Hello, Interest, Request, Rid, Select},
@@ -17,6 +17,10 @@ const MAX_STRIKES: usize = 10;
 
 /// How long a malformed frame is remembered.
 const STRIKE_WINDOW: Duration = Duration::from_secs(60);
+
+/// When a client has lately sent what could not be understood.
+#[derive(Default)]
+pub(super) struct Strikes(VecDeque<Instant>);
 
 impl Session {
     pub(super) async fn request(&mut self, text: &str) -> Result<(), End> {

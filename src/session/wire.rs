@@ -207,7 +207,7 @@ impl Wire {
                 link.push(framed(text, link.agreed()).clone());
                 match link.queued_bytes() < WRITE_BYTES {
                     true => Ok(()),
-                    false => within(self.write_timeout, link.flush()).await,
+                    false => flush(link, self.write_timeout).await,
                 }
             }
             Line::Events(events) => events.feed(text, self.write_timeout).await,
@@ -235,7 +235,7 @@ impl Wire {
     pub async fn flush(&mut self) -> Result<(), End> {
         match &mut self.line {
             Line::Socket(link) if link.queued_bytes() == 0 => Ok(()),
-            Line::Socket(link) => within(self.write_timeout, link.flush()).await,
+            Line::Socket(link) => flush(link, self.write_timeout).await,
             Line::Events(events) => events.flush(self.write_timeout).await,
         }
     }
@@ -320,7 +320,7 @@ impl Wire {
         put_header(&mut frame, first, payload.len());
         frame.extend_from_slice(payload);
         link.push(frame.freeze());
-        within(self.write_timeout, link.flush()).await
+        flush(link, self.write_timeout).await
     }
 }
 
@@ -341,10 +341,15 @@ impl Rates {
     }
 }
 
-async fn within<E>(limit: Duration, write: impl Future<Output = Result<(), E>>) -> Result<(), End> {
-    match tokio::time::timeout(limit, write).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(End::Gone),
-        Err(_) => Err(End::Close(CloseReason::TooSlow)),
+/// Writes all that is queued, to who takes some of it within each `limit`: a slow reader is none that has
+/// gone.
+async fn flush(link: &mut Link, limit: Duration) -> Result<(), End> {
+    loop {
+        match tokio::time::timeout(limit, link.write()).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => {}
+            Ok(Err(_)) => return Err(End::Gone),
+            Err(_) => return Err(End::Close(CloseReason::TooSlow)),
+        }
     }
 }

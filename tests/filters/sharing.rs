@@ -73,6 +73,7 @@ async fn equal_filters_are_one_until_the_table_is_another() {
         timeout,
         waiting: 10,
         requests: 10,
+        connections: 1,
     };
     let (queries, inbox) = query::channel(limits, Metrics::default());
     tokio::spawn(query::run(

@@ -44,9 +44,23 @@ impl Raw {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(RECEIVE_BUFFER).unwrap();
         let stream = socket.connect(server.address().parse().unwrap()).await;
-        let mut raw = Self {
-            stream: stream.unwrap(),
-        };
+        Self::ask_over(stream.unwrap(), server, path, headers).await
+    }
+
+    /// Opens a socket of the group on a connection of one's own.
+    pub async fn shaking_hands(stream: TcpStream, server: &Server) -> Self {
+        let (raw, head) = Self::ask_over(stream, server, "/socket/all/", "").await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        raw
+    }
+
+    async fn ask_over(
+        stream: TcpStream,
+        server: &Server,
+        path: &str,
+        headers: &str,
+    ) -> (Self, String) {
+        let mut raw = Self { stream };
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n",
