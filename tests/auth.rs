@@ -10,6 +10,7 @@ mod matrix;
 mod presented;
 mod revoked;
 mod secrets;
+mod storm;
 
 use reqwest::StatusCode;
 use serde_json::{Value as Json, json};
