@@ -1,9 +1,9 @@
 //! Who may connect: tokens in every place and of every kind, and what becomes of the others.
 
 mod echo;
-mod endpoint;
+pub mod endpoint;
 mod forward;
-mod issuer;
+pub mod issuer;
 mod keys;
 mod lives;
 mod matrix;
