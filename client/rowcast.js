@@ -351,7 +351,8 @@ class Line {
     const [mode, token] = [this.#options.mode, this.#token ?? undefined];
     this.#send({ type: "sys:hello", types, topics: true, mode, token, since: since ?? undefined }, (frame) => {
       if (frame.type === "sys:welcome") this.#welcomed(frame, since);
-      else if (since && frame.code < 500 && frame.code !== 401) {
+      else if (frame.code === 401) this.#lost(4401, frame.error); // As the close that follows it says.
+      else if (since && frame.code < 500) {
         // The topics are not what they were: there is nothing to resume.
         this.cursor = null;
         this.#told.clear();

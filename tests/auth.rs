@@ -1,14 +1,16 @@
 //! Who may connect: tokens in every place and of every kind, and what becomes of the others.
 
-mod endpoint;
+mod echo;
+pub mod endpoint;
 mod forward;
-mod issuer;
+pub mod issuer;
 mod keys;
 mod lives;
 mod matrix;
 mod presented;
 mod revoked;
 mod secrets;
+mod storm;
 
 use reqwest::StatusCode;
 use serde_json::{Value as Json, json};

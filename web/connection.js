@@ -5,9 +5,13 @@ import { connect } from "/rowcast.js";
 import { byId, clock, eachPicture } from "./element.js";
 import { known, say, sayPlain } from "./i18n.js";
 import { toast } from "./toasts.js";
+import { masked, token } from "./token.js";
 
 /** The pill's word for each of the client's states. */
 const STATES = { connecting: "connecting", live: "live", offline: "reconnecting", stopped: "stopped", closed: "stopped" };
+
+/** The close of a socket of somebody whom the server does not know, or no longer. */
+export const SIGNED_OUT = 4401;
 
 /** Operations that are an event and not an answer. */
 const EVENTS = new Set(["insert", "update", "delete", "truncate", "reload", "replace", "event"]);
@@ -29,8 +33,9 @@ export function dismiss(key = byId("notice").dataset.t) {
   byId("notice-dismiss").hidden = true;
 }
 
-function showState(status) {
-  const name = STATES[status];
+/** Shows how the connection is; `code` is that of the close. */
+export function showState(status, code) {
+  const name = code === SIGNED_OUT ? "signed_out" : STATES[status];
   byId("state").dataset.state = name;
   say(byId("state"), `state.${name}`);
   byId("reconnect").hidden = name !== "reconnecting" && name !== "stopped";
@@ -42,7 +47,7 @@ function watched(url, frames) {
   const socket = new WebSocket(url);
   const send = socket.send.bind(socket);
   socket.send = (text) => {
-    frames.add("out", text);
+    frames.add("out", masked(text));
     send(text);
   };
   socket.addEventListener("open", () => frames.note("frames.note_open", { url }));
@@ -57,22 +62,24 @@ export class Connection {
   /** The reason of a `sys:reset` until every table has been read again. */
   #resetReason = null;
   #tables = null;
+  #refused = null;
   #events = 0;
   #drawCursor = eachPicture(() => sayPlain(byId("cursor"), this.rowcast.cursor ?? "–"));
 
   /** Connects. `types` are pushed from the start, `frames` is the list that shows the socket's. */
   constructor(types, frames) {
     showState("connecting");
-    this.rowcast = connect(null, { types, socket: (url) => watched(url, frames) });
+    this.rowcast = connect(null, { types, token, socket: (url) => watched(url, frames) });
     byId("reconnect").addEventListener("click", () => this.rowcast.reconnect());
     byId("notice-dismiss").addEventListener("click", () => dismiss());
     setInterval(() => this.#showRate(), 1000);
   }
 
   /** Tells the tables what comes; `on.event(frame)` an application's event, `on.reset()` that
-   *  definitions may have changed. */
+   *  definitions may have changed, `on.refused()` that nobody is signed in any more. */
   follow(tables, on) {
     this.#tables = tables;
+    this.#refused = on.refused;
     this.rowcast.on("sys:status", (frame) => this.#status(frame));
     this.rowcast.on("sys:reset", ({ reason }) => {
       this.#resetReason = reason;
@@ -101,8 +108,11 @@ export class Connection {
   }
 
   #status({ status, code, reason = "", recovered, replayed }) {
-    showState(status);
-    if (status === "live") {
+    showState(status, code);
+    if (code === SIGNED_OUT) {
+      dismiss();
+      this.#refused();
+    } else if (status === "live") {
       dismiss("notice.unreachable");
       if (recovered) {
         if (this.#resetReason) return; // Still being made good; its own notice follows.

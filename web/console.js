@@ -1,15 +1,17 @@
 // The console page: fetches the topics, connects, and puts the views together.
 
-import { Connection, dismiss, notice } from "./connection.js";
+import { Connection, dismiss, notice, showState, SIGNED_OUT } from "./connection.js";
 import { byId, copies } from "./element.js";
 import { FrameList } from "./frame-list.js";
 import { start as startLanguage, text } from "./i18n.js";
 import { DeadLetters } from "./letters.js";
 import { Pipeline } from "./pipeline.js";
+import { fetchTopics, SignIn } from "./sign-in.js";
 import { Tables } from "./tables.js";
 import { Tester } from "./tester.js";
 import { start as startTheme } from "./theme.js";
 import { toast } from "./toasts.js";
+import { request, sayTheSame, token } from "./token.js";
 import { Topics } from "./topics.js";
 import { Views } from "./views.js";
 
@@ -25,20 +27,23 @@ const DESCRIBE_MS = 500;
 /** The tutorial's topics, for which the demo's views and hint are offered. */
 const DEMO_TOPICS = ["all_patient_page_data", "all_active_visit_data"];
 
-async function fetchTopics() {
-  const response = await fetch("/api/topics", { headers: { accept: "application/json" } });
-  if (!response.ok) throw new Error(`/api/topics answered ${response.status}`);
-  return response.json();
-}
-
-// The page has nothing to show without the topics, so it waits for them as for the socket.
+// The page has nothing to show without the topics, so it waits for them as for the socket, and for a
+// reader whom the server knows.
 async function fetchTopicsAtLast() {
   for (;;) {
     try {
-      return await fetchTopics();
+      const found = await fetchTopics();
+      if (!found.refused) return found;
+      if (found.refused === "auth_unavailable") throw new Error(found.refused); // Whoever knows may be back soon.
+      dismiss("notice.unreachable");
+      showState("stopped", SIGNED_OUT);
+      document.body.dataset.closed = "";
+      return await signIn.ask(found.refused);
     } catch {
       notice("warn", "notice.unreachable");
       await new Promise((wake) => setTimeout(wake, TOPICS_RETRY_MS));
+    } finally {
+      delete document.body.dataset.closed;
     }
   }
 }
@@ -59,7 +64,7 @@ function trigger(button, url, before) {
     button.disabled = true;
     before();
     try {
-      const response = await fetch(url, { method: "POST" });
+      const response = await request(url, { method: "POST" });
       if (!response.ok) {
         const { msg } = await response.json().catch(() => ({}));
         toast("error", url, text("trigger.failed", { status: response.status, msg }));
@@ -78,23 +83,39 @@ startTheme(byId("theme"));
 const views = new Views();
 const own = new FrameList(byId("own-list"), "own", "own-title", "frames.empty");
 const tester = new Tester(location.origin.replace(/^http/, "ws"));
+const signIn = new SignIn();
+
+const { topics, hint, signed_in: signedIn } = await fetchTopicsAtLast();
+dismiss("notice.unreachable");
+signIn.offer(signedIn);
 const pipeline = new Pipeline();
 const letters = new DeadLetters();
-
-const { topics, hint } = await fetchTopicsAtLast();
-dismiss("notice.unreachable");
 const connection = new Connection(topics.map(({ type }) => type), own);
 const tables = new Tables(topics, connection.rowcast, () => connection.readAgain());
-const sheets = new Topics(topics, pipeline);
+const sheets = new Topics(topics, pipeline, signedIn === true);
 
 let describing = 0;
 function describeAgain() {
   describing ||= setTimeout(async () => {
     describing = 0;
-    const { topics } = await fetchTopics().catch(() => ({ topics: [] }));
+    const { topics = [] } = await fetchTopics().catch(() => ({}));
     tables.describe(topics);
     sheets.describe(topics);
   }, DESCRIBE_MS);
+}
+
+// The same person goes on from the cursor. Another one, or one whose claims are not known here, begins
+// anew: what has been shown before may not be for him.
+let asking = false;
+async function signInAgain() {
+  if (asking) return;
+  asking = true;
+  const before = token();
+  const { refused } = await fetchTopics().catch(() => ({}));
+  await signIn.ask(refused ?? "token_missing");
+  if (token() !== before && sayTheSame(before, token())) connection.rowcast.reconnect();
+  else location.reload();
+  asking = false;
 }
 
 connection.follow(tables, {
@@ -103,8 +124,10 @@ connection.follow(tables, {
     toast("event", frame.type, typeof frame.data === "string" ? frame.data : JSON.stringify(frame.data));
   },
   reset: describeAgain,
+  refused: signInAgain,
 });
 tester.offer([
+  ...(token() === null ? [] : [["sys:hello", JSON.stringify({ type: "sys:hello", rid: 1 })]]),
   ...topics.slice(0, SAMPLE_TOPICS).map(({ type, push }) =>
     [type, JSON.stringify(push === "row" ? { type, rid: 1, params: { size: 3 } } : { type })]),
   ["sys:ping", JSON.stringify({ type: "sys:ping", rid: 2 })],

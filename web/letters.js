@@ -2,6 +2,7 @@
 
 import { byId, element, moment, pretty, worded } from "./element.js";
 import { say, sayPlain } from "./i18n.js";
+import { request } from "./token.js";
 
 /** Letters that are asked for, and the pause between two looks in ms. */
 const LETTERS = 50;
@@ -22,9 +23,9 @@ export class DeadLetters {
   async #poll() {
     clearTimeout(this.#timer);
     try {
-      const response = await fetch(`/api/dead_letters?limit=${LETTERS}`);
-      if (response.status === 404) {
-        this.#explainAlone("letters.elsewhere");
+      const response = await request(`/api/dead_letters?limit=${LETTERS}`);
+      if (response.status === 404 || response.status === 403) {
+        this.#explainAlone(response.status === 404 ? "letters.elsewhere" : "letters.operators");
         return;
       }
       if (!response.ok) throw new Error(String(response.status));

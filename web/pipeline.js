@@ -3,6 +3,7 @@
 
 import { byId, element, moment, worded } from "./element.js";
 import { known, say, text } from "./i18n.js";
+import { request } from "./token.js";
 
 /** Pause between two looks, and the longest wait for an answer, in ms. */
 const POLL_MS = 1000;
@@ -81,11 +82,13 @@ export class Pipeline {
   async #poll() {
     clearTimeout(this.#timer);
     try {
-      const response = await fetch("/api/pipeline", { signal: AbortSignal.timeout(ANSWER_MS) });
-      if (response.status === 404) {
-        // It is for operators, on a listener of their own: to ask again every second is no use.
+      const response = await request("/api/pipeline", { signal: AbortSignal.timeout(ANSWER_MS) });
+      const hidden = response.status === 404 || response.status === 403;
+      byId("incidents-title").closest(".incidents").hidden = hidden; // That nothing has happened is not known.
+      if (hidden) {
+        // It is for operators, or on a listener of their own: to ask again every second is no use.
         byId("stages").dataset.stale = "true";
-        say(byId("pipeline-state"), "pipeline.elsewhere");
+        say(byId("pipeline-state"), response.status === 404 ? "pipeline.elsewhere" : "pipeline.operators");
         return;
       }
       if (!response.ok) throw new Error(String(response.status));

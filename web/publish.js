@@ -4,6 +4,7 @@
 import { clock, element, pretty, worded } from "./element.js";
 import { say, sayPlain, translateAll } from "./i18n.js";
 import { sample } from "./snippets.js";
+import { request } from "./token.js";
 
 /** Events of this topic that are remembered, in case one is back before its answer is. */
 const SEEN = 50;
@@ -56,7 +57,7 @@ export class Publisher {
     sayPlain(this.#back, "");
     this.#sentAt = performance.now();
     try {
-      const response = await fetch("/api/events", {
+      const response = await request("/api/events", {
         method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(this.#event()),
       });
       const ms = Math.round(performance.now() - this.#sentAt);

@@ -228,7 +228,8 @@ export class TopicTable {
   // === what is said ===
 
   #tellError(error) {
-    if (!error) {
+    // That the connection was given up the page says, and once.
+    if (!error || error.code === 0) {
       if (this.#wrong.dataset.t === "table.error") this.#wrong.hidden = true;
       return;
     }

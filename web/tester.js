@@ -1,9 +1,11 @@
 // A connection by hand: a second WebSocket to any address, with every frame both ways. It knows
-// nothing of the protocol, so that it shows what really goes over the wire.
+// nothing of the protocol, so that it shows what really goes over the wire; but to this server it
+// brings the token of whoever has signed in.
 
 import { byId, element } from "./element.js";
 import { FrameList } from "./frame-list.js";
 import { say } from "./i18n.js";
+import { masked, subprotocols } from "./token.js";
 
 export class Tester {
   #socket = null;
@@ -58,7 +60,9 @@ export class Tester {
     this.#socket?.close(1000);
     let socket;
     try {
-      socket = new WebSocket(url);
+      const names = subprotocols(url);
+      socket = new WebSocket(url, names);
+      if (names.length) this.#frames.note("tester.note_token");
     } catch {
       this.#frames.note("tester.note_bad_url");
       return;
@@ -86,7 +90,7 @@ export class Tester {
     const text = byId("tester-input").value;
     if (this.#socket?.readyState !== WebSocket.OPEN || !text) return;
     this.#socket.send(text);
-    this.#frames.add("out", text);
+    this.#frames.add("out", masked(text));
   }
 
   #show(state) {

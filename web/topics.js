@@ -6,19 +6,42 @@ import { text, translateAll } from "./i18n.js";
 import { remember, remembered } from "./memory.js";
 import { Publisher } from "./publish.js";
 import { LANGUAGES, snippets } from "./snippets.js";
+import { toast } from "./toasts.js";
+import { request, token } from "./token.js";
+
+// A link carries no token: what it leads to is fetched, and saved under a name.
+function types(key, href, name) {
+  const link = worded("a", key, {}, { href, target: "_blank", rel: "noopener" });
+  link.addEventListener("click", async (event) => {
+    if (token() === null) return;
+    event.preventDefault();
+    try {
+      const response = await request(href);
+      if (!response.ok) throw new Error(String(response.status));
+      const url = URL.createObjectURL(await response.blob());
+      element("a", { href: url, download: name }).click();
+      URL.revokeObjectURL(url);
+    } catch (error) {
+      toast("error", href, error.message);
+    }
+  });
+  return link;
+}
 
 export class Topics {
   #topics;
   #pipeline;
+  #signedIn;
   #visible = false;
   #shown = null;
   #publisher = null;
   #language = remembered("snippet") ?? LANGUAGES[0][0];
 
-  /** `pipeline` knows which bus there is. */
-  constructor(topics, pipeline) {
+  /** `pipeline` knows which bus there is; `signedIn` says that the code must bring a token. */
+  constructor(topics, pipeline, signedIn) {
     this.#topics = topics;
     this.#pipeline = pipeline;
+    this.#signedIn = signedIn;
     this.#list();
   }
 
@@ -84,8 +107,7 @@ export class Topics {
     }
     const links = element("p", { class: "links" },
       ...(topic.key ? [worded("a", "topics.open", {}, { href: `#tables/${encodeURIComponent(topic.type)}` })] : []),
-      worded("a", "topics.typescript", {}, { href: "/api/types?lang=ts", target: "_blank", rel: "noopener" }),
-      worded("a", "topics.schema", {}, { href: "/api/types?lang=schema", target: "_blank", rel: "noopener" }));
+      types("topics.typescript", "/api/types?lang=ts", "rowcast-topics.ts"), types("topics.schema", "/api/types?lang=schema", "rowcast-topics.json"));
     const panel = this.#panel("topics.about",
       element("dl", { class: "facts" }, ...facts.flatMap(([key, what]) => [worded("dt", key), element("dd", {}, what)])), links);
     panel.querySelector("h2").replaceWith(element("h2", { id: "panel-topics-about", class: "mono" }, topic.type));
@@ -144,12 +166,13 @@ export class Topics {
   }
 
   #fill(box, topic, language) {
-    const parts = Object.entries(snippets(language, topic)).map(([name, code]) => {
+    const parts = Object.entries(snippets(language, topic, this.#signedIn)).map(([name, code]) => {
       const shown = element("pre", { tabindex: "0", "data-snippet": `${language}-${name}` }, code);
       const copy = copies(worded("button", "copy", {}, { type: "button", class: "quiet" }), () => code, shown);
       return element("div", { class: "snippet" }, element("div", { class: "snippet-head" }, worded("h3", `snippet.${name}`), copy), shown);
     });
     if (language === "nats") parts.unshift(worded("p", this.#pipeline.embedded ? "snippet.nats_embedded" : "snippet.nats_prefix", {}, { class: "muted" }));
+    if (this.#signedIn) parts.unshift(worded("p", "snippet.token", {}, { class: "muted" }));
     box.replaceChildren(...parts);
   }
 

@@ -1,23 +1,40 @@
 //! Forward authentication: an HTTP endpoint of the user's is asked who it is that comes, with what he has
 //! brought. So sessions of Django and tokens that only their issuer can read work as they are.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use futures_util::FutureExt;
 use reqwest::{
     Client,
     header::{ACCEPT, AUTHORIZATION, COOKIE, HeaderName, ORIGIN},
 };
 use serde_json::{Map, Value as Json};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
-    BadAuth, HttpUrl, Presented, Refused, claims,
+    Admission, BadAuth, HttpUrl, Presented, Refused,
+    answers::{Answers, Question},
+    claims,
     fetch::{self, NoAnswer, PATIENCE},
 };
-use crate::identity::Identity;
+use crate::metrics::Metrics;
 
-/// Questions under way at once; more wait, as long as a question may take.
+/// Questions under way at once.
 const AT_ONCE: usize = 64;
+
+/// Questions that wait for one of those to end, the next being refused at once: as many as an endpoint that
+/// takes 40 ms answers within [`LONGEST_WAIT`].
+const WAITING: usize = 4096;
+
+/// How long each of those waits: half of [`PATIENCE`]. A question that is asked when its time is nearly over
+/// costs the endpoint as much as any other, and is in vain.
+const LONGEST_WAIT: Duration = Duration::from_millis(2500);
 
 /// Bytes of an answer at the most: claims are a few hundred.
 const MAX_BYTES: usize = 16 * 1024;
@@ -28,40 +45,86 @@ const PATH: HeaderName = HeaderName::from_static("x-forwarded-uri");
 /// The tutorial's own header.
 const TOKEN: HeaderName = HeaderName::from_static("token");
 
-/// The endpoint.
+/// Who is asked, and what was said a moment ago.
 #[derive(Debug)]
 pub struct Forward {
+    endpoint: Arc<Endpoint>,
+    /// None where everybody is asked about each time.
+    answers: Option<Answers>,
+}
+
+#[derive(Debug)]
+struct Endpoint {
     url: HttpUrl,
     client: Client,
+    /// Places of all that are under way or wait.
+    places: Semaphore,
     room: Semaphore,
     leeway: Duration,
+    metrics: Metrics,
 }
 
 impl Forward {
-    /// An endpoint; what it says holds for so long beyond the `exp` that it names.
+    /// An endpoint; what it says holds for so long beyond the `exp` that it names. An answer is `keep`t for
+    /// whoever brings the very same, and for no time where everybody is to be asked about.
     ///
     /// # Errors
     /// [`BadAuth`] where nothing can be asked.
-    pub fn new(url: HttpUrl, leeway: Duration) -> Result<Self, BadAuth> {
-        Ok(Self {
+    pub fn new(
+        url: HttpUrl,
+        leeway: Duration,
+        keep: Duration,
+        metrics: Metrics,
+    ) -> Result<Self, BadAuth> {
+        let endpoint = Endpoint {
             client: fetch::client(&url)?,
             url,
+            places: Semaphore::new(AT_ONCE + WAITING),
             room: Semaphore::new(AT_ONCE),
             leeway,
+            metrics,
+        };
+        Ok(Self {
+            endpoint: Arc::new(endpoint),
+            answers: (!keep.is_zero()).then(|| Answers::new(keep)),
         })
     }
 
-    /// Asks who it is.
+    /// Asks who it is, or says what was answered a moment ago.
     ///
     /// # Errors
     /// [`Refused::Invalid`] where the endpoint says so, with a 401 or a 403; [`Refused::Unavailable`] for
-    /// every other answer that is no claims, and for none within some seconds.
+    /// every other answer that is no claims, for none within some seconds, and where too many wait.
     ///
     /// # Cancel safety
     /// Cancel safe: the endpoint may have been asked in vain.
-    pub async fn ask(&self, presented: &Presented) -> Result<Identity, Refused> {
+    pub async fn ask(&self, presented: &Presented) -> Admission {
+        let Some(answers) = &self.answers else {
+            return self.endpoint.ask(presented).await;
+        };
+        let ask = || {
+            let (endpoint, presented) = (self.endpoint.clone(), presented.clone());
+            async move { endpoint.ask(&presented).await }.boxed()
+        };
+        answers.to(Question::of(presented), ask).await
+    }
+}
+
+impl Endpoint {
+    async fn ask(&self, presented: &Presented) -> Admission {
+        let end = Instant::now() + PATIENCE;
+        let place = self.places.try_acquire().ok();
+        let room = match place {
+            Some(_) => timeout(LONGEST_WAIT, self.room.acquire()).await.ok(),
+            None => None,
+        };
+        // No word in the log: where there are too many, there would be too many lines.
+        let Some(Ok(_room)) = room else {
+            self.metrics.limited("forward");
+            return Err(Refused::Unavailable);
+        };
         let asked = SystemTime::now();
-        let answer = timeout(PATIENCE, self.answer(presented)).await;
+        let answer = timeout_at(end, self.answer(presented)).await;
         let answer = answer.unwrap_or_else(|_| Err(NoAnswer::Failed("no answer in time".into())));
         let claims = answer.map_err(|err| match err {
             NoAnswer::Status(401 | 403) => Refused::Invalid("refused"),
@@ -82,8 +145,6 @@ impl Forward {
     }
 
     async fn answer(&self, presented: &Presented) -> Result<Map<String, Json>, NoAnswer> {
-        let room = self.room.acquire().await;
-        let _room = room.map_err(|err| NoAnswer::Failed(err.to_string()))?;
         let mut request = self.client.get(self.url.inner());
         request = request.header(ACCEPT, "application/json");
         let headers = &presented.handshake;
@@ -111,5 +172,43 @@ impl Forward {
         }
         let body = fetch::body(response, MAX_BYTES).await?;
         serde_json::from_slice(&body).map_err(|_| NoAnswer::Content("it is no JSON object"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_when_too_many_wait_is_told_so_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let url = HttpUrl::parse(&url).unwrap();
+        let metrics = Metrics::default();
+        let never = Duration::ZERO;
+        let forward = Forward::new(url, never, never, metrics.clone()).unwrap();
+        let forward = Arc::new(forward);
+        let ask = |number: usize| {
+            let (forward, presented) = (forward.clone(), Presented::token(number.to_string()));
+            tokio::spawn(async move { forward.ask(&presented).await })
+        };
+        // The kernel accepts, and nobody answers.
+        let waiting: Vec<_> = (0..AT_ONCE + WAITING).map(ask).collect();
+        while forward.endpoint.places.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let begun = Instant::now();
+        let told = ask(0).await.unwrap();
+        assert_eq!(told.map(drop), Err(Refused::Unavailable));
+        assert!(begun.elapsed() < PATIENCE / 2);
+        let counted = "rowcast_limited_total{kind=\"forward\"} 1";
+        assert!(metrics.to_text().contains(counted));
+        // Who has gone leaves the place to the next.
+        waiting.iter().for_each(|one| one.abort());
+        while forward.endpoint.places.available_permits() < AT_ONCE + WAITING {
+            tokio::task::yield_now().await;
+        }
     }
 }

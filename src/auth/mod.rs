@@ -7,6 +7,7 @@
 //! there is a new one, twice a minute at the most.
 
 mod algorithm;
+mod answers;
 mod claims;
 mod fetch;
 mod fixed;
@@ -70,6 +71,8 @@ pub struct Settings {
     pub tokens: Vec<FixedToken>,
     /// The endpoint that is asked.
     pub forward_url: Option<HttpUrl>,
+    /// How long its answer is kept for whoever brings the same; none is where that is zero.
+    pub forward_cache: Duration,
     /// Claims that make somebody an operator; nobody is one where there are none.
     pub operator: Map<String, Json>,
     /// How long a revocation is kept: as long as a token may live.
@@ -168,7 +171,9 @@ impl Auth {
     pub fn new(settings: Settings, metrics: Metrics) -> Result<Self, BadAuth> {
         let jwks = settings.jwks_url.map(|url| Jwks::new(url, metrics.clone()));
         let leeway = settings.rules.leeway;
-        let forward = settings.forward_url.map(|url| Forward::new(url, leeway));
+        let keep = settings.forward_cache;
+        let forward = settings.forward_url;
+        let forward = forward.map(|url| Forward::new(url, leeway, keep, metrics.clone()));
         let (announce, announced) = mpsc::channel(ANNOUNCED);
         Ok(Self(Arc::new(Inner {
             anonymous: settings.anonymous,

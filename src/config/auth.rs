@@ -46,6 +46,13 @@ pub struct Auth {
     /// The endpoint that is asked who somebody is. Default none.
     #[serde(deserialize_with = "maybe_url")]
     pub forward_url: Option<HttpUrl>,
+    /// How long its answer is kept for whoever brings the very same, in ms. Default 0, not at all: who signs
+    /// out is out at once.
+    #[serde(
+        rename = "forward_cache_ms",
+        deserialize_with = "millis::<0, 60_000, _>"
+    )]
+    pub forward_cache: Duration,
     /// A cookie in which a token stands. Default none.
     #[serde(deserialize_with = "maybe_cookie")]
     pub cookie: Option<String>,
@@ -138,6 +145,11 @@ impl Auth {
                 needs_way,
             ),
             (
+                self.forward_url.is_none() && !self.forward_cache.is_zero(),
+                "forward_cache_ms",
+                "says how long answers are kept, and nobody is asked; set forward_url",
+            ),
+            (
                 tokens.any(|(index, one)| twice(index, one)),
                 "tokens",
                 "one token stands there twice",
@@ -198,6 +210,7 @@ impl Config {
             },
             tokens: tokens.collect(),
             forward_url: auth.forward_url.clone(),
+            forward_cache: auth.forward_cache,
             operator: auth.operator.clone(),
             keep_revoked: auth.keep_revoked,
             others,

@@ -35,6 +35,10 @@ pub async fn topics(
     if let Some(demo) = &edge.demo {
         body["hint"] = demo.hint.as_str().into();
     }
+    // Where nobody is judged there is no signing in.
+    if edge.gateway.auth.judges() {
+        body["signed_in"] = (!identity.is_anonymous()).into();
+    }
     answer::ok(body.to_string())
 }
 

@@ -111,6 +111,10 @@ pub struct Edge {
 fn router(edge: Arc<Edge>) -> Router {
     let cors = cors(&edge.origins);
     let body_bytes = edge.gateway.config.max_message_bytes;
+    let of_operators = Router::new()
+        .route(door::PIPELINE, get(pipeline::report))
+        .route(door::DEAD_LETTERS, get(pipeline::dead_letters))
+        .route_layer(from_fn_with_state(edge.clone(), pipeline::operators));
     Router::new()
         .route("/", get(console::page))
         .route("/console/{file}", get(console::file))
@@ -122,8 +126,7 @@ fn router(edge: Arc<Edge>) -> Router {
         .route("/api/types", get(types::types))
         .route("/api/events", post(api::publish))
         .route("/api/stream", get(stream::events))
-        .route(door::PIPELINE, get(pipeline::report))
-        .route(door::DEAD_LETTERS, get(pipeline::dead_letters))
+        .merge(of_operators)
         .route("/api/revoke", post(revoke::revoke))
         .route("/chat/update/info/", post(demo::update_info))
         .route("/chat/update/record/", post(demo::update_record))

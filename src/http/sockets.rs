@@ -43,8 +43,8 @@ pub struct Next {
 enum As {
     /// A session of the group.
     Session(Opening),
-    /// The tutorial's echo.
-    Echo,
+    /// The tutorial's echo, for somebody.
+    Echo(Identity),
     /// It is told that its page may not connect, which a browser cannot read from a refused
     /// handshake.
     Foreign,
@@ -62,10 +62,10 @@ impl Next {
         match self.as_what {
             As::Session(opening) => session::join(socket, edge.gateway.clone(), opening)
                 .unwrap_or_else(|socket| refused(socket, edge, CloseReason::Overloaded)),
-            As::Echo => match edge.echoes.join() {
+            As::Echo(identity) => match edge.echoes.join() {
                 Some(membership) => Box::pin(async move {
                     let _membership = membership;
-                    session::echo(socket, &edge.gateway).await;
+                    session::echo(socket, &edge.gateway, &identity).await;
                 }),
                 None => refused(socket, edge, CloseReason::Overloaded),
             },
@@ -129,7 +129,7 @@ impl Edge {
         let subprotocol = offers(headers, SUBPROTOCOL).then_some(SUBPROTOCOL);
         let is_echo = request.uri().path() == ECHO;
         if !self.admits(headers, request.extensions()) {
-            return opened(As::Foreign, subprotocol.filter(|_| !is_echo));
+            return opened(As::Foreign, subprotocol);
         }
         let admission = self.admission(request)?;
         // The tutorial prints the token, which is never written down here.
@@ -137,10 +137,11 @@ impl Edge {
         tracing::debug!(token, "a socket opens");
         if is_echo {
             return match admission {
-                Ok(_) => opened(As::Echo, None),
+                // A browser that brings a token so hangs up where none of the names is answered.
+                Ok(identity) => opened(As::Echo(identity), subprotocol),
                 Err(why) => self
                     .turned_away(headers, why)
-                    .and_then(|as_what| opened(as_what, None)),
+                    .and_then(|as_what| opened(as_what, subprotocol)),
             };
         }
         let query = request.uri().query().unwrap_or("");

@@ -5,31 +5,52 @@ use std::time::Duration;
 use super::{
     End, Gateway,
     inbound::Limits,
+    rights::Rights,
     socket::Socket,
     wire::{Data, Wire},
 };
-use crate::protocol::{CloseReason, ECHO_CLOSE, ECHO_PREFIX};
+use crate::{
+    identity::Identity,
+    protocol::{CloseReason, ECHO_CLOSE, ECHO_PREFIX},
+};
 
 /// How long a mirrored socket may take nothing.
 const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The tutorial's echo: every text is answered with the local time; the text `close` closes.
-pub async fn echo(socket: Socket, gateway: &Gateway) {
+/// The tutorial's echo, for somebody and for as long as he may: every text is answered with the local
+/// time; the text `close` closes.
+pub async fn echo(socket: Socket, gateway: &Gateway, identity: &Identity) {
     let mut wire = Wire::new(socket, &gateway.config);
+    let rights = Rights::of(&gateway.auth, identity);
+    let end = tokio::select! {
+        biased;
+        reason = rights.ending() => gateway.ended(reason),
+        end = answer(&mut wire, gateway) => end,
+    };
+    if let End::Close(reason) = end {
+        gateway.closes(reason);
+        if reason.silences() {
+            wire.forget();
+        }
+        wire.close(reason).await;
+    }
+}
+
+async fn answer(wire: &mut Wire, gateway: &Gateway) -> End {
     let idle = gateway.config.ping_interval + gateway.config.pong_timeout;
     let mut asked = false;
-    let end = loop {
+    loop {
         let inbound = tokio::select! {
             inbound = wire.recv() => inbound,
-            () = gateway.stop.cancelled() => break End::Close(CloseReason::Restart),
+            () = gateway.stop.cancelled() => return End::Close(CloseReason::Restart),
             () = tokio::time::sleep(idle) => {
                 if asked {
-                    break End::Close(CloseReason::NoPong);
+                    return End::Close(CloseReason::NoPong);
                 }
                 asked = true;
                 match wire.ping().await {
                     Ok(()) => continue,
-                    Err(end) => break end,
+                    Err(end) => return end,
                 }
             }
         };
@@ -47,12 +68,8 @@ pub async fn echo(socket: Socket, gateway: &Gateway) {
             Err(end) => Err(end),
         };
         if let Err(end) = sent {
-            break end;
+            return end;
         }
-    };
-    if let End::Close(reason) = end {
-        gateway.closes(reason);
-        wire.close(reason).await;
     }
 }
 

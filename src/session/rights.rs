@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{End, Session, place::Woken};
+use super::{End, Gateway, Session, place::Woken};
 use crate::{
-    auth::{Grant, Presented, Refused},
+    auth::{Auth, Grant, Presented, Refused},
     identity::Identity,
     protocol::{self, CloseReason, ErrorCode, Failure, Rid, Token},
 };
@@ -25,6 +25,27 @@ pub struct Rights {
 }
 
 impl Rights {
+    /// What somebody is granted from now on.
+    pub fn of(auth: &Auth, identity: &Identity) -> Self {
+        Self {
+            until: identity.until().and_then(instant),
+            grant: auth.grant(identity).map(Box::new),
+            owes_token: false,
+        }
+    }
+
+    /// Waits until they are over, and says how; for ever where nothing ends them.
+    pub fn ending(&self) -> impl Future<Output = CloseReason> + use<> {
+        let (until, revoked) = (self.until, self.revoked().cloned());
+        async move {
+            tokio::select! {
+                biased;
+                () = cancelled(revoked) => CloseReason::TokenRevoked,
+                () = reached(until) => CloseReason::TokenExpired,
+            }
+        }
+    }
+
     /// Told when it is revoked; never for who cannot be.
     pub fn revoked(&self) -> Option<&CancellationToken> {
         self.grant.as_ref().map(|grant| grant.over())
@@ -50,9 +71,7 @@ impl Session {
     /// known of him now.
     pub(super) fn identify(&mut self, identity: Identity) {
         // The old grant stands until the new one does: a subject that is revoked now is told.
-        self.rights.grant = self.gateway.auth.grant(&identity).map(Box::new);
-        self.rights.until = identity.until().and_then(instant);
-        self.rights.owes_token = false;
+        self.rights = Rights::of(&self.gateway.auth, &identity);
         self.identity = identity;
         // Where nothing is guarded nobody is confined, whoever it is.
         self.confines.drawn = !self.gateway.topics.iter().any(|topic| topic.is_guarded());
@@ -61,7 +80,7 @@ impl Session {
     /// Refuses to go on where the rights are over.
     fn entitled(&self) -> Result<(), End> {
         match self.rights.over() {
-            Some(reason) => Err(self.ended(reason)),
+            Some(reason) => Err(self.gateway.ended(reason)),
             None => Ok(()),
         }
     }
@@ -73,17 +92,10 @@ impl Session {
         if self.rights.are_endless() {
             return self.go(woken).await;
         }
-        let (until, revoked) = (self.rights.until, self.rights.revoked().cloned());
-        let over = async {
-            tokio::select! {
-                biased;
-                () = cancelled(revoked) => CloseReason::TokenRevoked,
-                () = reached(until) => CloseReason::TokenExpired,
-            }
-        };
+        let over = self.rights.ending();
         tokio::select! {
             biased;
-            reason = over => Err(self.ended(reason)),
+            reason = over => Err(self.gateway.ended(reason)),
             done = self.go(woken) => done,
         }
     }
@@ -93,15 +105,6 @@ impl Session {
             None => self.advance().await,
             Some(woken) => self.act(woken).await,
         }
-    }
-
-    fn ended(&self, reason: CloseReason) -> End {
-        let refused = match reason {
-            CloseReason::TokenRevoked => Refused::Revoked,
-            _ => Refused::Expired,
-        };
-        self.gateway.metrics.auth.refused(refused.reason());
-        End::Close(reason)
     }
 
     /// The token of a hello. A socket that was let in only to say who it is is closed without one.
@@ -192,6 +195,18 @@ impl Session {
 
     fn is_same(&self, identity: &Identity) -> bool {
         !self.identity.is_anonymous() && self.identity.claim("sub") == identity.claim("sub")
+    }
+}
+
+impl Gateway {
+    /// Counts that somebody's rights are over.
+    pub(super) fn ended(&self, reason: CloseReason) -> End {
+        let refused = match reason {
+            CloseReason::TokenRevoked => Refused::Revoked,
+            _ => Refused::Expired,
+        };
+        self.metrics.auth.refused(refused.reason());
+        End::Close(reason)
     }
 }
 

@@ -5,7 +5,15 @@ use std::sync::{Arc, Mutex};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    sync::Semaphore,
 };
+
+/// How many questions were under way at once.
+#[derive(Default)]
+struct Crowd {
+    now: usize,
+    most: usize,
+}
 
 /// What is answered.
 #[derive(Clone)]
@@ -18,6 +26,8 @@ pub enum Answer {
     Silence,
     /// A body without an end.
     Endless,
+    /// A status and a body, once that is let go.
+    Held(Arc<Semaphore>, u16, String),
 }
 
 /// An endpoint on a free port. Each question is the whole head of a request.
@@ -26,6 +36,7 @@ pub struct Endpoint {
     url: String,
     asked: Arc<Mutex<Vec<String>>>,
     answer: Arc<Mutex<Answer>>,
+    crowd: Arc<Mutex<Crowd>>,
 }
 
 impl Endpoint {
@@ -36,6 +47,7 @@ impl Endpoint {
             url: format!("http://{}/", listener.local_addr().unwrap()),
             asked: Arc::default(),
             answer: Arc::new(Mutex::new(Answer::Body(200, body.to_string()))),
+            crowd: Arc::default(),
         };
         let serving = endpoint.clone();
         tokio::spawn(async move {
@@ -59,6 +71,24 @@ impl Endpoint {
             .unwrap()
             .push(String::from_utf8(head).unwrap());
         let answer = self.answer.lock().unwrap().clone();
+        {
+            let mut crowd = self.crowd.lock().unwrap();
+            crowd.now += 1;
+            crowd.most = crowd.most.max(crowd.now);
+        }
+        self.answer(&mut stream, answer).await;
+        self.crowd.lock().unwrap().now -= 1;
+    }
+
+    async fn answer(&self, stream: &mut tokio::net::TcpStream, answer: Answer) {
+        let answer = match answer {
+            Answer::Held(gate, status, body) => {
+                // It is closed to let all go.
+                let _ = gate.acquire().await;
+                Answer::Body(status, body)
+            }
+            answer => answer,
+        };
         let close = "connection: close\r\n";
         match answer {
             Answer::Body(status, body) => {
@@ -83,6 +113,7 @@ impl Endpoint {
                     .await;
                 while stream.write_all(&[b'a'; 4096]).await.is_ok() {}
             }
+            Answer::Held(..) => unreachable!("it is a body by now"),
         }
     }
 
@@ -94,6 +125,16 @@ impl Endpoint {
     /// How it answers from now on.
     pub fn answers(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
+    }
+
+    /// The questions that are under way.
+    pub fn at_once(&self) -> usize {
+        self.crowd.lock().unwrap().now
+    }
+
+    /// The most that were under way at once.
+    pub fn most_at_once(&self) -> usize {
+        self.crowd.lock().unwrap().most
     }
 
     /// The heads of all requests so far.

@@ -16,7 +16,7 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A token that is over in so many seconds, and when that is.
-fn soon(seconds: u64) -> (String, Instant) {
+pub(super) fn soon(seconds: u64) -> (String, Instant) {
     // A token's seconds are whole, and those of the clock are not.
     let end = now() + seconds;
     let left = std::time::UNIX_EPOCH + Duration::from_secs(end);
@@ -24,7 +24,7 @@ fn soon(seconds: u64) -> (String, Instant) {
     (ann(json!({ "exp": end })), Instant::now() + left)
 }
 
-fn is_in_time(end: Instant) {
+pub(super) fn is_in_time(end: Instant) {
     let now = Instant::now();
     assert!(now >= end, "closed {:?} before its end", end - now);
     assert!(now < end + GRACE, "closed {:?} after its end", now - end);

@@ -107,6 +107,38 @@ async fn the_first_token_that_is_there_decides() {
 }
 
 #[tokio::test]
+async fn pipeline_and_dead_letters_are_for_operators_and_whoever_asks_learns_whether_he_is_known() {
+    let (nurse, admin) = (ann(json!({})), ann(json!({ "role": "admin" })));
+    let (nurse, admin) = ([("token", &*nurse)], [("token", &*admin)]);
+    let operators = "operator = { role = \"admin\" }";
+    let open = format!("{operators}\nanonymous = true");
+    for (more, who, status, signed_in) in [
+        (operators, &nurse[..], 403, json!(true)),
+        (operators, &admin, 200, json!(true)),
+        (&open, &[], 403, json!(false)),
+        // Nobody is one.
+        ("", &admin, 403, json!(true)),
+    ] {
+        let server = with_secret(more);
+        for path in ["/api/pipeline", "/api/dead_letters"] {
+            let (code, error) = fetched(&server, path, who).await;
+            assert_eq!(code, status, "{path}");
+            assert!(code == 200 || error == "forbidden", "{error}");
+        }
+        let mut request = reqwest::Client::new().get(server.url("/api/topics"));
+        for (name, value) in who {
+            request = request.header(*name, *value);
+        }
+        let topics: Json = request.send().await.unwrap().json().await.unwrap();
+        assert_eq!(topics["signed_in"], signed_in);
+    }
+    let server = crate::wire::care();
+    let (_, topics) = server.get("/api/topics").await;
+    assert_eq!(topics.get("signed_in"), None);
+    assert_eq!(server.get("/api/pipeline").await.0, 200);
+}
+
+#[tokio::test]
 async fn who_brings_nothing_is_told_so_in_the_way_he_can_read() {
     let server = with_secret("");
     for path in [

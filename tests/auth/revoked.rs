@@ -16,7 +16,7 @@ fn token(sub: &str, jti: &str) -> String {
     ann(json!({ "sub": sub, "jti": jti, "iat": now() }))
 }
 
-async fn revoke(server: &Server, by: &str, body: Json) -> (u16, Json) {
+pub(super) async fn revoke(server: &Server, by: &str, body: Json) -> (u16, Json) {
     let request = reqwest::Client::new()
         .post(server.url("/api/revoke"))
         .header("token", by);

@@ -300,6 +300,26 @@ describe("close codes", () => {
     });
   }
 
+  for (const [what, first, second] of [["at once", "bad", "bad"], ["when it comes back", "old", "bad"]]) {
+    test(`it stops where the answer to its hello refuses the token ${what}`, async (t) => {
+      const tokens = [first, second];
+      const all = await begin(t, { connectAt: false, options: { token: () => tokens.shift() ?? "bad" } });
+      all.world.intercept = ({ type, rid, token }, session) => {
+        if (type !== "sys:hello" || token !== "bad") return false;
+        session.fail(rid, 401, "token_invalid");
+        session.end(4401);
+        return true;
+      };
+      all.connect();
+      all.watch(all.rowcast.live("patient", { filter: { ward: "3" } }));
+      await all.clock.run(MOMENT_MS);
+      all.world.cut(1006);
+      await all.clock.run(600_000);
+      assert.ok(all.network.wires.length <= 3, `${all.network.wires.length} sockets`);
+      assert.deepEqual([all.rowcast.status, all.statuses.at(-1).code], ["stopped", 4401]);
+    });
+  }
+
   test("`sys:drain` says when to come back", async (t) => {
     for (const [at, least, most] of [[0, 3000, 3600], [0.999, 7000, 8100]]) {
       await t.test(`at ${at}`, async (t) => {

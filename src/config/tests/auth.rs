@@ -3,6 +3,26 @@
 use super::*;
 
 #[test]
+fn answers_are_kept_for_a_moment_at_the_most_and_only_where_somebody_is_asked() {
+    let read = |lines: &str| {
+        let file = format!("[auth]\n{lines}");
+        load_from(Some((FILE, &file)), &[], &Overrides::default())
+    };
+    let url = "forward_url = \"http://127.0.0.1:8000/who/\"\n";
+    let config = read(&format!("{url}forward_cache_ms = 5000")).unwrap();
+    let settings = config.auth_settings(false).unwrap();
+    assert_eq!(settings.forward_cache, Duration::from_secs(5));
+    assert!(read(url).unwrap().auth.forward_cache.is_zero());
+    for wrong in [
+        &format!("{url}forward_cache_ms = 60001"),
+        "forward_cache_ms = 5000",
+    ] {
+        let refused = read(wrong).unwrap_err().to_string();
+        assert!(refused.contains("auth.forward_cache_ms"), "{refused}");
+    }
+}
+
+#[test]
 fn who_may_connect_can_be_said_in_the_environment_and_is_never_shown() {
     let secret = "12345678901234567890123456789012";
     let variables = [

@@ -1,0 +1,127 @@
+//! Many who come back at once, where an endpoint is asked who they are: how many questions that costs, and
+//! how long an answer holds.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use serde_json::{Value as Json, json};
+use tokio::sync::Semaphore;
+
+use super::{
+    SECRET, ann,
+    endpoint::{Answer, Endpoint},
+    fetched, guarded, now,
+    revoked::revoke,
+    status,
+};
+use crate::support::{Server, wait_until};
+
+const QUERY: &str = "/api/query/patient";
+
+/// Who comes back: several times as many as may be asked about at once.
+const CROWD: usize = 300;
+
+fn asking(endpoint: &Endpoint, more: &str) -> Server {
+    let url = endpoint.url();
+    guarded(&format!("forward_url = \"{url}\"\nleeway_ms = 0\n{more}"))
+}
+
+async fn asks(server: &Server, token: &str) -> (u16, Json) {
+    fetched(server, QUERY, &[("token", token)]).await
+}
+
+/// The statuses of so many handshakes at once, while the endpoint holds its answers back until `full`.
+async fn crowd(server: &Server, endpoint: &Endpoint, full: usize) -> Vec<u16> {
+    let gate = Arc::new(Semaphore::new(0));
+    let body = json!({ "sub": "ann" }).to_string();
+    endpoint.answers(Answer::Held(gate.clone(), 200, body));
+    let handshakes = (0..CROWD).map(|_| status(server, "/socket/all/", &[("token", "opaque")]));
+    let let_go = async {
+        wait_until("the questions", async || {
+            (endpoint.at_once() == full).then_some(())
+        })
+        .await;
+        gate.close();
+    };
+    let (statuses, ()) = tokio::join!(join_all(handshakes), let_go);
+    statuses
+}
+
+#[tokio::test]
+async fn a_storm_asks_a_bounded_number_of_questions_at_once_and_all_are_let_in() {
+    let endpoint = Endpoint::new("").await;
+    let server = asking(&endpoint, "");
+    let statuses = crowd(&server, &endpoint, 64).await;
+    assert!(statuses.iter().all(|status| *status == 101), "{statuses:?}");
+    assert_eq!(endpoint.most_at_once(), 64);
+    assert_eq!(endpoint.asked().len(), CROWD, "each is asked about");
+}
+
+#[tokio::test]
+async fn with_a_cache_a_storm_of_one_who_comes_back_is_one_question() {
+    let endpoint = Endpoint::new("").await;
+    let server = asking(&endpoint, "forward_cache_ms = 60000");
+    let statuses = crowd(&server, &endpoint, 1).await;
+    assert!(statuses.iter().all(|status| *status == 101), "{statuses:?}");
+    assert_eq!(endpoint.asked().len(), 1);
+    // Another path, and somebody else, are other questions.
+    assert_eq!(asks(&server, "opaque").await.0, 200);
+    assert_eq!(asks(&server, "opaque").await.0, 200);
+    assert_eq!(endpoint.asked().len(), 2);
+    endpoint.answers(Answer::Body(401, String::new()));
+    assert_eq!(asks(&server, "other").await.0, 401);
+    assert_eq!(asks(&server, "opaque").await.0, 200);
+    assert_eq!(endpoint.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn an_answer_is_kept_so_long_and_a_refusal_not_at_all() {
+    let endpoint = Endpoint::new(json!({ "sub": "ann" })).await;
+    let server = asking(&endpoint, "forward_cache_ms = 2000");
+    let begun = Instant::now();
+    assert_eq!(asks(&server, "opaque").await.0, 200);
+    endpoint.answers(Answer::Body(401, String::new()));
+    wait_until("the endpoint to be asked again", async || {
+        (asks(&server, "opaque").await.0 == 401).then_some(())
+    })
+    .await;
+    let kept = begun.elapsed();
+    let bounds = Duration::from_secs(2)..Duration::from_secs(4);
+    assert!(bounds.contains(&kept), "{kept:?}");
+    assert_eq!(endpoint.asked().len(), 2);
+    // He has signed in.
+    endpoint.answers(Answer::Body(200, json!({ "sub": "ann" }).to_string()));
+    assert_eq!(asks(&server, "opaque").await.0, 200);
+    // Of whom nobody could say anything is asked again, too.
+    endpoint.answers(Answer::Body(500, String::new()));
+    assert_eq!(asks(&server, "other").await.0, 503);
+    endpoint.answers(Answer::Body(200, json!({ "sub": "bob" }).to_string()));
+    assert_eq!(asks(&server, "other").await.0, 200);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_kept_ends_with_what_it_grants_and_with_a_revocation() {
+    let endpoint = Endpoint::new(json!({ "sub": "ann", "exp": now() + 2 })).await;
+    let more =
+        format!("forward_cache_ms = 60000\nkey = \"{SECRET}\"\noperator = {{ role = \"admin\" }}");
+    let server = asking(&endpoint, &more);
+    assert_eq!(asks(&server, "opaque").await.0, 200);
+    endpoint.answers(Answer::Body(200, json!({ "sub": "ann" }).to_string()));
+    wait_until("the end of the session", async || {
+        let status = asks(&server, "opaque").await.0;
+        assert_eq!(status, 200);
+        (endpoint.asked().len() == 2).then_some(())
+    })
+    .await;
+    let operator = ann(json!({ "sub": "root", "role": "admin" }));
+    assert_eq!(
+        revoke(&server, &operator, json!({ "sub": "ann" })).await.0,
+        202
+    );
+    let told = asks(&server, "opaque").await;
+    assert_eq!(told, (401, "token_revoked".into()));
+    assert_eq!(endpoint.asked().len(), 2);
+}
