@@ -9,6 +9,7 @@ mod matrix;
 mod presented;
 mod revoked;
 mod secrets;
+mod shares;
 
 use reqwest::StatusCode;
 use serde_json::{Value as Json, json};

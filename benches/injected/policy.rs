@@ -15,6 +15,7 @@ use bytes::Bytes;
 use rowcast::{
     auth::{Auth, Settings},
     bus::Bus,
+    callers::{Identities, Share},
     event::{Body, ChangeData, Event, Op, raw},
     fanout::{self, Pages},
     groups::Group,
@@ -164,6 +165,7 @@ impl Scene {
             queries,
             group: Group::new(GROUP, sockets),
             auth: Auth::new(Settings::default(), metrics.clone()).unwrap(),
+            identities: Identities::new(sockets),
             metrics: metrics.clone(),
             health,
             config: sessions(),
@@ -189,6 +191,7 @@ impl Scene {
                 hello_first: false,
                 mode: Mode::Every,
                 owes_token: false,
+                share: Share::default(),
                 identity: Identity::new(claims.as_object().unwrap().clone(), None),
             };
             let socket = Socket::tcp(stream, Bytes::new());

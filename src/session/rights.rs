@@ -1,14 +1,16 @@
 //! Who is connected, and for how long: a token in the hello, a new one in its place, and the end of what
-//! was granted, after which nothing is written any more.
+//! was granted, after which nothing is written any more. As long as it stands it is one of the connections that
+//! he may have.
 
 use std::time::SystemTime;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{End, Session, place::Woken};
+use super::{CONNECTIONS, End, Session, entrance::crowded, place::Woken};
 use crate::{
     auth::{Grant, Presented, Refused},
+    callers::{Crowded, Share},
     identity::Identity,
     protocol::{self, CloseReason, ErrorCode, Failure, Rid, Token},
 };
@@ -20,6 +22,8 @@ pub struct Rights {
     pub until: Option<Instant>,
     /// By which it can be revoked.
     grant: Option<Box<Grant>>,
+    /// As which the session counts among his connections.
+    pub share: Share,
     /// Who it is must be said in the hello.
     pub owes_token: bool,
 }
@@ -125,10 +129,13 @@ impl Session {
         }
         let admission = auth.judge(&Presented::token(token.into_text())).await;
         match admission {
-            Ok(identity) if self.may_become(&identity) => {
-                self.identify(identity);
-                Ok(Introduced::Yes)
-            }
+            Ok(identity) if self.may_become(&identity) => match self.go_on_as(identity) {
+                Ok(()) => Ok(Introduced::Yes),
+                Err(Crowded) => {
+                    self.fail(crowded().to(rid.cloned())).await?;
+                    Err(End::Close(CloseReason::TooManyConnections))
+                }
+            },
             Ok(_) => {
                 self.fail(other_subject().to(rid.cloned())).await?;
                 Ok(Introduced::No)
@@ -154,9 +161,12 @@ impl Session {
                 Some(token) => match auth.judge(&Presented::token(token.into_text())).await {
                     Ok(identity) if self.is_same(&identity) => {
                         let before = self.identity.clone();
-                        self.identify(identity);
+                        let went_on = self.go_on_as(identity);
                         self.redraw(&before);
-                        None
+                        went_on.err().map(|Crowded| {
+                            self.gateway.metrics.limited(CONNECTIONS);
+                            crowded()
+                        })
                     }
                     Ok(_) => Some(other_subject()),
                     Err(refused) => {
@@ -183,6 +193,14 @@ impl Session {
             Ok(()) => End::Close(refused.close()),
             Err(end) => end,
         }
+    }
+
+    /// Goes on as somebody who may have one connection more, or whose this one is. Otherwise nothing changes.
+    fn go_on_as(&mut self, identity: Identity) -> Result<(), Crowded> {
+        let identities = &self.gateway.identities;
+        identities.pass(&mut self.rights.share, &identity)?;
+        self.identify(identity);
+        Ok(())
     }
 
     /// Who says hello before anything was sent may be anybody, if nobody is known yet.
