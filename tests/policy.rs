@@ -4,7 +4,9 @@
 mod agreement;
 mod answers;
 mod claims;
+mod compressed;
 mod events;
 mod home;
 mod roles;
+mod scene;
 mod start;

@@ -14,6 +14,7 @@ use crate::{
     predicate::{Judges, Verdict},
     protocol::{Encoded, ErrorCode, Failure, Interest},
     ring::Frame,
+    sabotage::{self, Fault},
     topic::Topics,
 };
 
@@ -150,7 +151,10 @@ impl Interests {
         let table = policy.map(|(_, table)| table);
         let table = table.or(filter.map(|filter| &filter.table));
         let judges = Judges {
-            policy: policy.map(|(predicate, _)| predicate),
+            // Sabotage: everybody is sent every row.
+            policy: policy
+                .map(|(predicate, _)| predicate)
+                .filter(|_| !sabotage::active(Fault::ShowOthers)),
             filter: filter.map(|filter| &filter.predicate),
         };
         let verdict = table.map_or(Verdict::Pass, |table| frame.judged(judges, table));
