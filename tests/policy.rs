@@ -3,6 +3,7 @@
 
 mod agreement;
 mod answers;
+mod apart;
 mod claims;
 mod compressed;
 mod events;
