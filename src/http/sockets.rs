@@ -45,7 +45,7 @@ enum As {
     /// A session of the group.
     Session(Opening),
     /// The tutorial's echo.
-    Echo(Share),
+    Echo(Identity, Share),
     /// It is told that its page may not connect, which a browser cannot read from a refused
     /// handshake.
     Foreign,
@@ -65,10 +65,10 @@ impl Next {
         match self.as_what {
             As::Session(opening) => session::join(socket, edge.gateway.clone(), opening)
                 .unwrap_or_else(|socket| refused(socket, edge, CloseReason::Overloaded)),
-            As::Echo(share) => match edge.echoes.join() {
+            As::Echo(identity, share) => match edge.echoes.join() {
                 Some(membership) => Box::pin(async move {
                     let _places = (membership, share);
-                    session::echo(socket, &edge.gateway).await;
+                    session::echo(socket, &edge.gateway, &identity).await;
                 }),
                 None => refused(socket, edge, CloseReason::Overloaded),
             },
@@ -146,7 +146,7 @@ impl Edge {
         if is_echo {
             let as_what = match admission {
                 Ok(identity) => match self.share(request, &identity) {
-                    Ok(share) => As::Echo(share),
+                    Ok(share) => As::Echo(identity, share),
                     Err(Crowded) => told(headers, As::Crowded, NotUpgraded::Crowded)?,
                 },
                 Err(why) => turned_away(headers, why)?,

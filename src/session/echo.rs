@@ -5,16 +5,22 @@ use std::time::Duration;
 use super::{
     End, Gateway,
     inbound::Limits,
+    rights::Rights,
     socket::Socket,
     wire::{Data, Wire},
 };
-use crate::protocol::{CloseReason, ECHO_CLOSE, ECHO_PREFIX};
+use crate::{
+    identity::Identity,
+    protocol::{CloseReason, ECHO_CLOSE, ECHO_PREFIX},
+};
 
 /// How long a mirrored socket may take nothing.
 const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The tutorial's echo: every text is answered with the local time; the text `close` closes.
-pub async fn echo(socket: Socket, gateway: &Gateway) {
+/// The tutorial's echo: every text is answered with the local time; the text `close` closes. It ends when the rights
+/// of whoever opened it do.
+pub async fn echo(socket: Socket, gateway: &Gateway, identity: &Identity) {
+    let rights = Rights::of(&gateway.auth, identity);
     let mut wire = Wire::new(socket, &gateway.config);
     let idle = gateway.config.ping_interval + gateway.config.pong_timeout;
     let mut asked = false;
@@ -22,6 +28,7 @@ pub async fn echo(socket: Socket, gateway: &Gateway) {
         let inbound = tokio::select! {
             inbound = wire.recv() => inbound,
             () = gateway.stop.cancelled() => break End::Close(CloseReason::Restart),
+            why = rights.end() => break gateway.ends(why),
             () = tokio::time::sleep(idle) => {
                 if asked {
                     break End::Close(CloseReason::NoPong);

@@ -7,9 +7,9 @@ use std::time::SystemTime;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{CONNECTIONS, End, Session, entrance::crowded, place::Woken};
+use super::{CONNECTIONS, End, Gateway, Session, entrance::crowded, place::Woken};
 use crate::{
-    auth::{Grant, Presented, Refused},
+    auth::{Auth, Grant, Presented, Refused},
     callers::{Crowded, Share},
     identity::Identity,
     protocol::{self, CloseReason, ErrorCode, Failure, Rid, Token},
@@ -29,6 +29,23 @@ pub struct Rights {
 }
 
 impl Rights {
+    /// What follows from being let in as somebody.
+    pub fn of(auth: &Auth, identity: &Identity) -> Self {
+        Self {
+            until: identity.until().and_then(instant),
+            grant: auth.grant(identity).map(Box::new),
+            ..Self::default()
+        }
+    }
+
+    /// Waits until they are over, and says why; for ever where nothing ends them.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn end(&self) -> Refused {
+        over(self.until, self.revoked().cloned()).await
+    }
+
     /// Told when it is revoked; never for who cannot be.
     pub fn revoked(&self) -> Option<&CancellationToken> {
         self.grant.as_ref().map(|grant| grant.over())
@@ -40,12 +57,12 @@ impl Rights {
     }
 
     /// Why they are over, if they are.
-    fn over(&self) -> Option<CloseReason> {
+    fn over(&self) -> Option<Refused> {
         if self.revoked().is_some_and(CancellationToken::is_cancelled) {
-            return Some(CloseReason::TokenRevoked);
+            return Some(Refused::Revoked);
         }
         let over = self.until.is_some_and(|until| until <= Instant::now());
-        over.then_some(CloseReason::TokenExpired)
+        over.then_some(Refused::Expired)
     }
 }
 
@@ -54,9 +71,10 @@ impl Session {
     /// known of him now.
     pub(super) fn identify(&mut self, identity: Identity) {
         // The old grant stands until the new one does: a subject that is revoked now is told.
-        self.rights.grant = self.gateway.auth.grant(&identity).map(Box::new);
-        self.rights.until = identity.until().and_then(instant);
-        self.rights.owes_token = false;
+        self.rights = Rights {
+            share: std::mem::take(&mut self.rights.share),
+            ..Rights::of(&self.gateway.auth, &identity)
+        };
         self.identity = identity;
         // Where nothing is guarded nobody is confined, whoever it is.
         self.confines.drawn = !self.gateway.topics.iter().any(|topic| topic.is_guarded());
@@ -65,7 +83,7 @@ impl Session {
     /// Refuses to go on where the rights are over.
     fn entitled(&self) -> Result<(), End> {
         match self.rights.over() {
-            Some(reason) => Err(self.ended(reason)),
+            Some(why) => Err(self.gateway.ends(why)),
             None => Ok(()),
         }
     }
@@ -77,17 +95,10 @@ impl Session {
         if self.rights.are_endless() {
             return self.go(woken).await;
         }
-        let (until, revoked) = (self.rights.until, self.rights.revoked().cloned());
-        let over = async {
-            tokio::select! {
-                biased;
-                () = cancelled(revoked) => CloseReason::TokenRevoked,
-                () = reached(until) => CloseReason::TokenExpired,
-            }
-        };
+        let over = over(self.rights.until, self.rights.revoked().cloned());
         tokio::select! {
             biased;
-            reason = over => Err(self.ended(reason)),
+            why = over => Err(self.gateway.ends(why)),
             done = self.go(woken) => done,
         }
     }
@@ -97,15 +108,6 @@ impl Session {
             None => self.advance().await,
             Some(woken) => self.act(woken).await,
         }
-    }
-
-    fn ended(&self, reason: CloseReason) -> End {
-        let refused = match reason {
-            CloseReason::TokenRevoked => Refused::Revoked,
-            _ => Refused::Expired,
-        };
-        self.gateway.metrics.auth.refused(refused.reason());
-        End::Close(reason)
     }
 
     /// The token of a hello. A socket that was let in only to say who it is is closed without one.
@@ -213,6 +215,14 @@ impl Session {
     }
 }
 
+impl Gateway {
+    /// How a socket ends whose rights do, which is counted.
+    pub(super) fn ends(&self, why: Refused) -> End {
+        self.metrics.auth.refused(why.reason());
+        End::Close(why.close())
+    }
+}
+
 /// What becomes of a hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Introduced {
@@ -233,6 +243,15 @@ fn other_subject() -> Failure {
 fn instant(time: SystemTime) -> Option<Instant> {
     let left = time.duration_since(SystemTime::now()).unwrap_or_default();
     Instant::now().checked_add(left)
+}
+
+/// Waits for a revocation, or the end by itself.
+async fn over(until: Option<Instant>, revoked: Option<CancellationToken>) -> Refused {
+    tokio::select! {
+        biased;
+        () = cancelled(revoked) => Refused::Revoked,
+        () = reached(until) => Refused::Expired,
+    }
 }
 
 async fn reached(time: Option<Instant>) {
