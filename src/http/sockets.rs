@@ -19,7 +19,7 @@ use crate::{
     callers::{Crowded, Share},
     identity::Identity,
     protocol::{CloseReason, ErrorCode, Failure, Mode},
-    session::{self, CONNECTIONS, Opening, Socket, deflate::Agreed},
+    session::{self, CONNECTIONS, NO_SUCH_TOPICS, Opening, Socket, deflate::Agreed},
     topic::is_topic_name,
 };
 
@@ -154,8 +154,7 @@ impl Edge {
             return opened(as_what, None);
         }
         let query = request.uri().query().unwrap_or("");
-        let identity = admission.clone().unwrap_or_else(|_| Identity::anonymous());
-        let opening = self.opening(query, identity);
+        let opening = self.opening(query, admission.clone().ok());
         let opening = opening.map(|opening| Opening {
             hello_first: opening.hello_first || subprotocol.is_some(),
             ..opening
@@ -224,20 +223,26 @@ impl Edge {
         response
     }
 
-    pub(super) fn opening(&self, query: &str, identity: Identity) -> Result<Opening, Failure> {
+    /// What a URL asks for. Whether its topics exist is not looked up for who is not known yet: he is to learn
+    /// nothing of it.
+    pub(super) fn opening(
+        &self,
+        query: &str,
+        identity: Option<Identity>,
+    ) -> Result<Opening, Failure> {
         let mut opening = Opening {
             head: self.gateway.ring.head(),
             types: None,
             since: None,
             hello_first: false,
             mode: Mode::Every,
-            identity,
+            identity: identity.clone().unwrap_or_else(Identity::anonymous),
             share: Share::default(),
             owes_token: false,
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
-                "types" => opening.types = Some(self.types(&value, &opening.identity)?),
+                "types" => opening.types = Some(self.types(&value, identity.as_ref())?),
                 "since" => {
                     let since = value.parse();
                     opening.since = Some(since.map_err(|_| Failure::param("since: a cursor"))?);
@@ -260,7 +265,7 @@ impl Edge {
         Ok(opening)
     }
 
-    fn types(&self, list: &str, identity: &Identity) -> Result<HashSet<Arc<str>>, Failure> {
+    fn types(&self, list: &str, identity: Option<&Identity>) -> Result<HashSet<Arc<str>>, Failure> {
         if list.split(',').count() > self.gateway.config.max_topics {
             self.gateway.metrics.limited("topics");
             return Err(Failure::param("types: too many for one socket"));
@@ -268,10 +273,13 @@ impl Edge {
         let names = list.split(',').map(|name| {
             let wrong = Failure::param("types: names of topics, with commas between");
             let name = Some(name).filter(|name| is_topic_name(name)).ok_or(wrong)?;
+            let Some(identity) = identity else {
+                return Ok(name.into());
+            };
             let topic = self.gateway.topic(name, identity);
             topic
                 .map(|topic| topic.name.clone())
-                .ok_or(Failure::param("types: topics that this server has"))
+                .ok_or(Failure::param(NO_SUCH_TOPICS))
         });
         names.collect()
     }

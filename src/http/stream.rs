@@ -62,7 +62,7 @@ impl Edge {
         identity: Identity,
         headers: &HeaderMap,
     ) -> Result<Response, Failure> {
-        let mut opening = self.opening(query, identity)?;
+        let mut opening = self.opening(query, Some(identity))?;
         if opening.hello_first {
             return Err(Failure::param("hello: on a WebSocket"));
         }

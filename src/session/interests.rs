@@ -46,6 +46,12 @@ impl Interests {
         Self(choice.map(Box::new))
     }
 
+    /// Whether topics were chosen, and one of them is none of those that exist.
+    pub fn names_others(&self, exists: impl Fn(&str) -> bool) -> bool {
+        let only = self.0.as_ref().and_then(|choice| choice.only.as_ref());
+        only.is_some_and(|only| only.iter().any(|name| !exists(name)))
+    }
+
     /// Exactly these topics, as far as they may be seen.
     pub fn choose(&mut self, named: Named) {
         let choice = self.0.get_or_insert_default();

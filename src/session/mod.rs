@@ -43,7 +43,7 @@ use asks::Asks;
 use confines::Confines;
 pub use echo::{echo, mirror};
 pub use entrance::{CONNECTIONS, crowded, join, refuse, stream};
-pub use filters::Filters;
+pub use filters::{Filters, NO_SUCH_TOPICS};
 use interests::Interests;
 pub use lane::Lanes;
 use lane::Seated;
