@@ -1,5 +1,5 @@
-//! Who is connected: how many in all, and how many from each address, so that no one of them takes
-//! the room of all.
+//! Who is connected: how many in all, how many from each address, and how many of each identity, so that
+//! no one of them takes the room of all.
 
 mod identities;
 
@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-pub use identities::{Identities, Share};
+pub use identities::{Crowded, Identities, Share};
 
 use crate::metrics::Metrics;
 

@@ -10,6 +10,7 @@ mod matrix;
 mod presented;
 mod revoked;
 mod secrets;
+mod shares;
 mod storm;
 
 use reqwest::StatusCode;

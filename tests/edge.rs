@@ -9,7 +9,7 @@ mod hosts;
 mod operator;
 mod origins;
 mod proxies;
-mod tls;
+pub mod tls;
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},

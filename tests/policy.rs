@@ -3,8 +3,11 @@
 
 mod agreement;
 mod answers;
+mod apart;
 mod claims;
+mod compressed;
 mod events;
 mod home;
 mod roles;
+mod scene;
 mod start;

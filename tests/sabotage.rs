@@ -1,14 +1,20 @@
-//! The test of the tests: the product with a fault built in (src/sabotage.rs), and the checker, which
-//! must find it. `cargo test --features sabotage --test sabotage`
+//! The test of the tests: the product with a fault built in (src/sabotage.rs), and the checker, or the care home of
+//! tests/policy, which must find it. `cargo test --features sabotage --test sabotage`
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 #![allow(dead_code, unused_imports)] // what only other tests need
 
 #[path = "checker/mod.rs"]
 mod checker;
+#[path = "policy/home.rs"]
+mod home;
+#[path = "policy/scene.rs"]
+mod scene;
 mod support;
 
 use std::time::Duration;
+
+use serde_json::Value as Json;
 
 use checker::{
     Plan, Setup,
@@ -111,4 +117,44 @@ async fn a_reply_to_the_group_is_caught() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn without_a_fault_nothing_is_caught() {
     lost(8).run().await.is_clean();
+}
+
+/// What comes of the care home with this fault, to a nurse: whether she hears what she must, and whether
+/// events and replies keep the other house to themselves.
+async fn nurse_of(fault: Option<&str>) -> (bool, bool, bool) {
+    let fault = fault.map(|fault| ("ROWCAST_SABOTAGE".to_owned(), fault.to_owned()));
+    let home = home::Home::plagued(fault.into_iter().collect()).await;
+    let mut socket = home.socket(&home::nurse(), "").await;
+    let path = "/api/query/patient";
+    let (_, reply) = home.http(&home::nurse(), "GET", path, Json::Null).await;
+    for step in scene::STEPS {
+        home.database.sql(&format!("BEGIN; {step}; COMMIT"));
+    }
+    home.database.sql(scene::END);
+    let heard = scene::to_the_end(&mut socket).await;
+    (
+        scene::brief(&heard) == scene::NURSE,
+        !home::betrays(&heard.concat()),
+        !home::betrays(&reply),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_row_that_left_and_was_kept_is_caught() {
+    assert_eq!(nurse_of(Some("keep-left")).await, (false, true, true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn an_event_of_another_house_is_caught() {
+    assert_eq!(nurse_of(Some("show-others")).await, (false, false, true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_reply_with_rows_of_another_house_is_caught() {
+    assert_eq!(nurse_of(Some("answer-others")).await, (true, true, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn without_a_fault_each_house_keeps_to_itself() {
+    assert_eq!(nurse_of(None).await, (true, true, true));
 }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use rowcast::{
     auth::{Auth, Settings},
     bus::Bus,
-    callers::Room,
+    callers::{Identities, Room},
     fanout::{self, Pages},
     groups::Group,
     http::{self, AllowedHosts, Door, Edge, Face, Hosts, Origins, Proxies, Terms, Tokens},
@@ -67,6 +67,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
         group,
         // Nothing is judged, as with an empty configuration.
         auth: Auth::new(Settings::default(), metrics.clone()).unwrap(),
+        identities: Identities::new(MAX_SOCKETS),
         metrics: metrics.clone(),
         health: health.clone(),
         config: sessions(),

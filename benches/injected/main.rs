@@ -4,7 +4,8 @@
 //! `injected LISTEN PUBLISH`: events come over PUBLISH, four bytes of length before each, and go to
 //! the sockets as events of the topic `bench`. Nothing is stored.
 //!
-//! `injected policy`: what an event costs that concerns one of many sockets (docs/performance.md).
+//! `injected policy [SOCKETS…]`: what an event costs that concerns one of many sockets
+//! (docs/performance.md).
 
 #![allow(clippy::unwrap_used)] // a measurement that cannot go on has failed
 
@@ -36,7 +37,10 @@ fn main() {
         .build()
         .unwrap();
     let (listen, publish) = match &*arguments {
-        [policy] if policy == "policy" => return runtime.block_on(policy::run()),
+        [policy, sockets @ ..] if policy == "policy" => {
+            let sockets: Vec<usize> = sockets.iter().map(|one| one.parse().unwrap()).collect();
+            return runtime.block_on(policy::run(&sockets));
+        }
         [clients, address, count] if clients == "clients" => {
             let clients = policy::clients(address.parse().unwrap(), count.parse().unwrap());
             return runtime.block_on(clients);

@@ -1,7 +1,8 @@
 //! What an event costs that concerns one of many sockets, beside one that concerns them all: processor time of
 //! this process, in which no client runs.
 //!
-//! `injected policy`: sockets of 100, 1,000 and 10,000 people, each in a ward of its own, all in one house.
+//! `injected policy [SOCKETS…]`: sockets of 100, 1,000 and 10,000 people, or of as many as it says, each in a ward
+//! of its own, all in one house; once as plain TCP, and once as what no lane can write to, as TLS is.
 
 use std::{
     env, fs,
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use rowcast::{
     auth::{Auth, Settings},
     bus::Bus,
+    callers::{Identities, Share},
     event::{Body, ChangeData, Event, Op, raw},
     fanout::{self, Pages},
     groups::Group,
@@ -39,7 +41,7 @@ use crate::{
     memory::Memory,
 };
 
-/// How many sockets there are, from round to round.
+/// How many sockets there are, from round to round, unless it is said.
 const SOCKETS: [usize; 3] = [100, 1_000, 10_000];
 
 /// Between two events: longer than one takes for all, so that each is carried alone.
@@ -100,11 +102,15 @@ fn topics() -> Topics {
     Topics::new(TOPICS.map(topic).into()).unwrap()
 }
 
-/// Measures, and prints a table.
-pub async fn run() {
-    println!("| sockets | one, looked up | one, each asked | all |\n|---:|---:|---:|---:|");
-    for sockets in SOCKETS {
-        let scene = Scene::new(sockets).await;
+/// Measures with so many sockets, and prints a table.
+pub async fn run(sockets: &[usize]) {
+    let sockets = match sockets {
+        [] => &SOCKETS,
+        given => given,
+    };
+    println!("| sockets | | one, looked up | one, each asked | all |\n|---:|---|---:|---:|---:|");
+    for (sockets, plain) in sockets.iter().flat_map(|one| [(*one, true), (*one, false)]) {
+        let scene = Scene::new(sockets, plain).await;
         let mut cells = Vec::new();
         for (topic, _) in TOPICS {
             let each = if topic == "all" { sockets } else { 1 };
@@ -116,7 +122,8 @@ pub async fn run() {
                 used.as_secs_f64() * 1e6 / events as f64
             ));
         }
-        println!("| {sockets} | {} |", cells.join(" | "));
+        let how = if plain { "plain TCP" } else { "not" };
+        println!("| {sockets} | {how} | {} |", cells.join(" | "));
     }
 }
 
@@ -130,7 +137,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new(sockets: usize) -> Self {
+    async fn new(sockets: usize, plain: bool) -> Self {
         let (health, metrics) = (Health::default(), Metrics::default());
         let (bus, stop, topics) = (Memory::new(), CancellationToken::new(), topics());
         let from = bus.head().await.unwrap().position;
@@ -164,6 +171,7 @@ impl Scene {
             queries,
             group: Group::new(GROUP, sockets),
             auth: Auth::new(Settings::default(), metrics.clone()).unwrap(),
+            identities: Identities::new(sockets),
             metrics: metrics.clone(),
             health,
             config: sessions(),
@@ -189,9 +197,13 @@ impl Scene {
                 hello_first: false,
                 mode: Mode::Every,
                 owes_token: false,
+                share: Share::default(),
                 identity: Identity::new(claims.as_object().unwrap().clone(), None),
             };
-            let socket = Socket::tcp(stream, Bytes::new());
+            let socket = match plain {
+                true => Socket::tcp(stream, Bytes::new()),
+                false => Socket::other(stream, Bytes::new()),
+            };
             let served = session::join(socket, gateway.clone(), opening).unwrap();
             tokio::spawn(served);
         }

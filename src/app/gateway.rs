@@ -14,6 +14,7 @@ use super::{
 use crate::{
     auth::Auth,
     bus::{Bus, Head, ReadError, embedded::EmbeddedBus, jetstream::Role},
+    callers::Identities,
     config::{BusUrl, Config, ConfigError, DatabaseUrl, Server},
     fanout::{self, Pages},
     groups::Group,
@@ -172,6 +173,7 @@ async fn edge(
         queries,
         group,
         auth: auth.clone(),
+        identities: Identities::new(config.server.max_connections_per_identity),
         metrics: loops.metrics.clone(),
         health: loops.health.clone(),
         config: sessions(config),

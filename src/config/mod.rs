@@ -170,6 +170,11 @@ pub struct Server {
     /// behind a proxy or a company's network everybody has one address.
     #[serde(deserialize_with = "within::<1, 10_000_000, _, _>")]
     pub max_connections_per_address: usize,
+    /// Sockets, and streams of events, of one identity: by its `sub`, or by its `jti` where it has none.
+    /// Default 20: somebody with windows on a few machines has less. Who is anonymous, and who has
+    /// neither, is not counted.
+    #[serde(deserialize_with = "within::<1, 10_000_000, _, _>")]
+    pub max_connections_per_identity: usize,
     /// From being accepted, or from the last answer, to the whole head of a request, in ms. Default
     /// 10,000: a head is one packet, and a lost one is sent again within seconds.
     #[serde(

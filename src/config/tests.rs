@@ -44,6 +44,7 @@ fn the_example_says_what_the_documentation_of_the_settings_says() {
     assert_eq!(server.max_connections, 10_000);
     assert_eq!(server.spare_connections, 2_000);
     assert_eq!(server.max_connections_per_address, 10_000_000);
+    assert_eq!(server.max_connections_per_identity, 20);
     assert!(!server.compression);
     assert_eq!(server.head_timeout, Duration::from_secs(10));
     assert_eq!(server.language, Language::Zh);

@@ -33,7 +33,7 @@ use super::{
     stream,
 };
 use crate::{
-    callers::Portion,
+    callers::{Crowded, Portion},
     protocol::{ErrorCode, Failure},
 };
 
@@ -137,17 +137,22 @@ impl Service<hyper::Request<Incoming>> for Desk {
                     return Either::Right(Box::pin(async move {
                         let admission = edge.gateway.auth.judge(&presented).await;
                         request.extensions_mut().insert(admission);
-                        if let Ok((answer, next)) = edge.upgrade(&request) {
-                            *will_be(&slot) = Some(Next {
-                                edge,
-                                next,
-                                portion,
-                            });
-                            return Ok(answer.response());
+                        match edge.upgrade(&request) {
+                            Ok((answer, next)) => {
+                                *will_be(&slot) = Some(Next {
+                                    edge,
+                                    next,
+                                    portion,
+                                });
+                                return Ok(answer.response());
+                            }
+                            Err(NotUpgraded::Crowded) => note_crowded(&mut request),
+                            Err(_) => {}
                         }
                         routes.oneshot(request).await.map(last)
                     }));
                 }
+                Err(NotUpgraded::Crowded) => note_crowded(&mut request),
                 Err(_) => {}
             }
         }
@@ -172,6 +177,11 @@ impl Service<hyper::Request<Incoming>> for Desk {
 fn will_be(slot: &Slot) -> MutexGuard<'_, Option<Next>> {
     // Nothing in here panics half way through a change.
     slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A place that becomes free meanwhile comes too late for this request: the routes open no socket.
+fn note_crowded<B>(request: &mut hyper::Request<B>) {
+    request.extensions_mut().insert(Crowded);
 }
 
 /// The rule of HTTP that a request breaks, where a server between might have read it otherwise.

@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     auth::{Admission, Presented, Refused},
+    callers::{Crowded, Share},
     identity::Identity,
     protocol::{CloseReason, ErrorCode, Failure, Mode},
-    session::{self, Opening, Socket, deflate::Agreed},
+    session::{self, CONNECTIONS, NO_SUCH_TOPICS, Opening, Socket, deflate::Agreed},
     topic::is_topic_name,
 };
 
@@ -44,12 +45,14 @@ enum As {
     /// A session of the group.
     Session(Opening),
     /// The tutorial's echo, for somebody.
-    Echo(Identity),
+    Echo(Identity, Share),
     /// It is told that its page may not connect, which a browser cannot read from a refused
     /// handshake.
     Foreign,
     /// It is told that it may not connect as who it is, or is not.
     TurnedAway(Refused),
+    /// It is told that whoever it is has all the connections that he may have.
+    Crowded,
 }
 
 impl Next {
@@ -62,9 +65,9 @@ impl Next {
         match self.as_what {
             As::Session(opening) => session::join(socket, edge.gateway.clone(), opening)
                 .unwrap_or_else(|socket| refused(socket, edge, CloseReason::Overloaded)),
-            As::Echo(identity) => match edge.echoes.join() {
+            As::Echo(identity, share) => match edge.echoes.join() {
                 Some(membership) => Box::pin(async move {
-                    let _membership = membership;
+                    let _places = (membership, share);
                     session::echo(socket, &edge.gateway, &identity).await;
                 }),
                 None => refused(socket, edge, CloseReason::Overloaded),
@@ -74,6 +77,7 @@ impl Next {
                 edge.gateway.metrics.auth.refused(why.reason());
                 refused(socket, edge, why.close())
             }
+            As::Crowded => refused(socket, edge, CloseReason::TooManyConnections),
         }
     }
 }
@@ -84,6 +88,7 @@ pub async fn refused(State(edge): State<Arc<Edge>>, request: Request) -> Respons
         Err(NotUpgraded::NotAsked) => edge.no_upgrade(),
         Err(NotUpgraded::Wrong(failure)) => edge.refuse(failure).into_response(),
         Err(NotUpgraded::TurnedAway(why)) => edge.turn_away(why),
+        Err(NotUpgraded::Crowded) => edge.refuse(edge.crowded()).into_response(),
         // A connection asks, and waits, before it comes here.
         Ok(_) | Err(NotUpgraded::Later(_)) => edge.refuse(ErrorCode::Internal).into_response(),
     }
@@ -98,6 +103,9 @@ pub enum NotUpgraded {
     Wrong(Failure),
     /// Whoever asks may not connect, and can read why.
     TurnedAway(Refused),
+    /// Whoever asks has all the connections that he may have, and can read that. It belongs into the request's
+    /// extensions, so that whoever asks again for it learns the same.
+    Crowded,
     /// Who asks cannot be said at once. What [`Auth::judge`](crate::auth::Auth::judge) says of it belongs
     /// into the request's extensions, and then it can be asked again.
     Later(Box<Presented>),
@@ -136,30 +144,34 @@ impl Edge {
         let token = headers.get("token").map_or("none", |_| "***");
         tracing::debug!(token, "a socket opens");
         if is_echo {
-            return match admission {
-                // A browser that brings a token so hangs up where none of the names is answered.
-                Ok(identity) => opened(As::Echo(identity), subprotocol),
-                Err(why) => self
-                    .turned_away(headers, why)
-                    .and_then(|as_what| opened(as_what, subprotocol)),
+            let as_what = match admission {
+                Ok(identity) => match self.share(request, &identity) {
+                    Ok(share) => As::Echo(identity, share),
+                    Err(Crowded) => told(headers, As::Crowded, NotUpgraded::Crowded)?,
+                },
+                Err(why) => turned_away(headers, why)?,
             };
+            // A browser that brings a token so hangs up where none of the names is answered.
+            return opened(as_what, subprotocol);
         }
         let query = request.uri().query().unwrap_or("");
-        let identity = admission.clone().unwrap_or_else(|_| Identity::anonymous());
-        let opening = self.opening(query, identity);
+        let opening = self.opening(query, admission.clone().ok());
         let opening = opening.map(|opening| Opening {
             hello_first: opening.hello_first || subprotocol.is_some(),
             ..opening
         });
         let as_what = match (admission, opening) {
-            (Ok(_), Ok(opening)) => As::Session(opening),
+            (Ok(identity), Ok(opening)) => match self.share(request, &identity) {
+                Ok(share) => As::Session(Opening { share, ..opening }),
+                Err(Crowded) => told(headers, As::Crowded, NotUpgraded::Crowded)?,
+            },
             (Ok(_), Err(wrong)) => return Err(NotUpgraded::Wrong(wrong)),
             (Err(Refused::Missing), Ok(opening)) if opening.hello_first => As::Session(Opening {
                 owes_token: true,
                 ..opening
             }),
             // Who is nobody is told nothing of what he may have got wrong.
-            (Err(why), _) => self.turned_away(headers, why)?,
+            (Err(why), _) => turned_away(headers, why)?,
         };
         opened(as_what, subprotocol)
     }
@@ -174,12 +186,22 @@ impl Edge {
         admission.ok_or_else(|| NotUpgraded::Later(Box::new(presented)))
     }
 
-    /// Browsers cannot read a refused handshake: they get a socket that is closed.
-    fn turned_away(&self, headers: &HeaderMap, why: Refused) -> Result<As, NotUpgraded> {
-        match headers.contains_key(header::ORIGIN) {
-            true => Ok(As::TurnedAway(why)),
-            false => Err(NotUpgraded::TurnedAway(why)),
+    /// One of the connections that somebody may have.
+    fn share<B>(
+        &self,
+        request: &axum::http::Request<B>,
+        identity: &Identity,
+    ) -> Result<Share, Crowded> {
+        match request.extensions().get::<Crowded>() {
+            Some(crowded) => Err(*crowded),
+            None => self.gateway.identities.admit(identity),
         }
+    }
+
+    /// What somebody is told who has all the connections that he may have, which is counted.
+    pub(super) fn crowded(&self) -> Failure {
+        self.gateway.metrics.limited(CONNECTIONS);
+        session::crowded()
     }
 
     /// A program without an `Origin` is admitted; a browser only from an allowed one.
@@ -202,19 +224,26 @@ impl Edge {
         response
     }
 
-    pub(super) fn opening(&self, query: &str, identity: Identity) -> Result<Opening, Failure> {
+    /// What a URL asks for. Whether its topics exist is not looked up for who is not known yet: he is to learn
+    /// nothing of it.
+    pub(super) fn opening(
+        &self,
+        query: &str,
+        identity: Option<Identity>,
+    ) -> Result<Opening, Failure> {
         let mut opening = Opening {
             head: self.gateway.ring.head(),
             types: None,
             since: None,
             hello_first: false,
             mode: Mode::Every,
-            identity,
+            identity: identity.clone().unwrap_or_else(Identity::anonymous),
+            share: Share::default(),
             owes_token: false,
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
-                "types" => opening.types = Some(self.types(&value, &opening.identity)?),
+                "types" => opening.types = Some(self.types(&value, identity.as_ref())?),
                 "since" => {
                     let since = value.parse();
                     opening.since = Some(since.map_err(|_| Failure::param("since: a cursor"))?);
@@ -237,7 +266,7 @@ impl Edge {
         Ok(opening)
     }
 
-    fn types(&self, list: &str, identity: &Identity) -> Result<HashSet<Arc<str>>, Failure> {
+    fn types(&self, list: &str, identity: Option<&Identity>) -> Result<HashSet<Arc<str>>, Failure> {
         if list.split(',').count() > self.gateway.config.max_topics {
             self.gateway.metrics.limited("topics");
             return Err(Failure::param("types: too many for one socket"));
@@ -245,11 +274,27 @@ impl Edge {
         let names = list.split(',').map(|name| {
             let wrong = Failure::param("types: names of topics, with commas between");
             let name = Some(name).filter(|name| is_topic_name(name)).ok_or(wrong)?;
+            let Some(identity) = identity else {
+                return Ok(name.into());
+            };
             let topic = self.gateway.topic(name, identity);
             topic
                 .map(|topic| topic.name.clone())
-                .ok_or(Failure::param("types: topics that this server has"))
+                .ok_or(Failure::param(NO_SUCH_TOPICS))
         });
         names.collect()
+    }
+}
+
+fn turned_away(headers: &HeaderMap, why: Refused) -> Result<As, NotUpgraded> {
+    told(headers, As::TurnedAway(why), NotUpgraded::TurnedAway(why))
+}
+
+/// How somebody is told why he may not connect: browsers cannot read a refused handshake, and get a socket that
+/// is closed.
+fn told(headers: &HeaderMap, closed: As, answered: NotUpgraded) -> Result<As, NotUpgraded> {
+    match headers.contains_key(header::ORIGIN) {
+        true => Ok(closed),
+        false => Err(answered),
     }
 }

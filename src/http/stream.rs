@@ -12,6 +12,7 @@ use axum::{
 
 use super::Edge;
 use crate::{
+    callers::Crowded,
     identity::Identity,
     protocol::{ErrorCode, Failure},
     session,
@@ -61,7 +62,7 @@ impl Edge {
         identity: Identity,
         headers: &HeaderMap,
     ) -> Result<Response, Failure> {
-        let mut opening = self.opening(query, identity)?;
+        let mut opening = self.opening(query, Some(identity))?;
         if opening.hello_first {
             return Err(Failure::param("hello: on a WebSocket"));
         }
@@ -71,6 +72,8 @@ impl Edge {
             let since = since.ok_or(Failure::param("Last-Event-ID: a cursor"))?;
             opening.since = Some(since);
         }
+        let share = self.gateway.identities.admit(&opening.identity);
+        opening.share = share.map_err(|Crowded| self.crowded())?;
         let body = session::stream(self.gateway.clone(), opening)?;
         let headers = [
             (header::CONTENT_TYPE, "text/event-stream"),

@@ -111,6 +111,8 @@ pub enum CloseReason {
     TooManyControls,
     /// The client sends messages at ten times the rate at which it is answered.
     TooManyMessages,
+    /// Whoever the client says it is has all the connections that he may have. Come back later.
+    TooManyConnections,
     /// The client did not read for too long; its cursor stays valid.
     TooSlow,
     /// More than ten malformed frames in a minute.
@@ -339,7 +341,7 @@ impl CloseReason {
             | Self::TokenInvalid => 4401,
             Self::Forbidden => 4403,
             Self::NoPong => 4408,
-            Self::TooManyMessages => 4429,
+            Self::TooManyMessages | Self::TooManyConnections => 4429,
         }
     }
 
@@ -354,6 +356,9 @@ impl CloseReason {
             Self::TooManyFragments => "the message comes in too many fragments",
             Self::TooManyControls => "too many pings and pongs",
             Self::TooManyMessages => "too many messages: reconnect later with your cursor",
+            Self::TooManyConnections => {
+                "too many connections of this identity: close some, or reconnect later"
+            }
             Self::Restart => "restarting: reconnect with your cursor",
             Self::Overloaded => "no room: reconnect later",
             Self::TooSlow => "too slow: reconnect with your cursor",
@@ -379,6 +384,7 @@ impl CloseReason {
                 | Self::TooSlow
                 | Self::NoPong
                 | Self::TooManyMessages
+                | Self::TooManyConnections
         )
     }
 

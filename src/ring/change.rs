@@ -10,6 +10,7 @@ use crate::{
     predicate::{Judges, Verdict, image},
     protocol::{Encoded, Grown, data_of, narrowed, turned},
     row::Row,
+    sabotage::{self, Fault},
     topic::Table,
 };
 
@@ -106,6 +107,10 @@ impl Particulars {
             judges.verdict(self.op, how, old, new)
         });
         match verdict {
+            // Sabotage: who may not see the row any more goes on with it.
+            Verdict::Delete if judges.policy.is_some() && sabotage::active(Fault::KeepLeft) => {
+                Verdict::Nothing
+            }
             // Two rows to tell of, and one event.
             Verdict::Delete | Verdict::Nothing if !certain && self.may_displace(judges, table) => {
                 Verdict::Reload
@@ -202,7 +207,10 @@ impl Particulars {
         let plain = std::str::from_utf8(text).ok();
         let made = plain.and_then(|plain| narrowed(plain, as_insert, columns));
         let made = made.map(Encoded::from);
-        self.grown.by(made.as_ref().map_or(0, |made| made.len()));
+        if let Some(made) = &made {
+            self.grown.by(made.len());
+            self.grown.count(made);
+        }
         known.push(Narrow {
             columns: columns.clone(),
             as_insert,

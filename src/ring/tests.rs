@@ -1,5 +1,12 @@
+use bytes::Bytes;
+use serde_json::json;
+
 use super::*;
-use crate::position::Epoch;
+use crate::{
+    event::{Body, ChangeData, Delivery, Event, Op, raw},
+    position::Epoch,
+    predicate::Verdict,
+};
 
 fn at(offset: u64) -> Position {
     Position::new(Epoch::parse("e").unwrap(), offset)
@@ -90,4 +97,51 @@ fn a_read_older_than_the_ring_is_read_again() {
             position: at(3)
         })
     );
+}
+
+#[test]
+fn whatever_is_made_of_a_frame_counts_for_as_long_as_the_ring_holds_it() {
+    let data = ChangeData {
+        key: Some(raw(&json!({ "id": 1 }))),
+        row: Some(raw(
+            &json!({ "id": 1, "name": "n".repeat(300), "secret": "s" }),
+        )),
+        ..ChangeData::whole(Op::Update)
+    };
+    let event = Event {
+        id: String::new(),
+        source: String::new(),
+        topic: "t".into(),
+        subject: None,
+        at_ms: 0,
+        tx: None,
+        xid: None,
+        body: Body::Change {
+            checkpoint: "s:1.0".parse().unwrap(),
+            data,
+        },
+    };
+    let position = at(1);
+    let event = Some(event);
+    let ring = Ring::new(at(0), 1 << 20);
+    ring.append(vec![Frame::of(&Delivery { position, event })], None);
+    let frame = ring.read(0, u64::MAX, 1000).unwrap().remove(0);
+    let columns: Arc<[String]> = ["id".to_owned(), "name".to_owned()].into();
+    for (verdict, columns) in [
+        (Verdict::Insert, None),
+        (Verdict::Delete, None),
+        (Verdict::Pass, Some(&columns)),
+        (Verdict::Insert, Some(&columns)),
+    ] {
+        let before = ring.size().1;
+        let text = frame.form(verdict, columns).unwrap();
+        let plain = ring.size().1;
+        assert_eq!(plain - before, text.len(), "{verdict:?} {columns:?}");
+        let shorter = text.shorter(|_| Some(Bytes::from_static(b"shorter")));
+        assert!(shorter.is_some());
+        assert_eq!(ring.size().1 - plain, 7, "{verdict:?} {columns:?}");
+    }
+    drop(frame);
+    ring.restart(at(0));
+    assert_eq!(ring.size().1, 0);
 }

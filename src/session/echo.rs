@@ -20,11 +20,11 @@ const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
 /// The tutorial's echo, for somebody and for as long as he may: every text is answered with the local
 /// time; the text `close` closes.
 pub async fn echo(socket: Socket, gateway: &Gateway, identity: &Identity) {
-    let mut wire = Wire::new(socket, &gateway.config);
     let rights = Rights::of(&gateway.auth, identity);
+    let mut wire = Wire::new(socket, &gateway.config);
     let end = tokio::select! {
         biased;
-        reason = rights.ending() => gateway.ended(reason),
+        why = rights.end() => gateway.ends(why),
         end = answer(&mut wire, gateway) => end,
     };
     if let End::Close(reason) = end {

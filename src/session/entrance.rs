@@ -9,8 +9,11 @@ use futures_util::{Stream, future::BoxFuture};
 use super::{Gateway, Opening, Session, events::Events, socket::Socket, wire::Wire};
 use crate::protocol::{CloseReason, ErrorCode, Failure};
 
-/// When there may be room again in a full group.
+/// When there may be room again in a full group, or among somebody's connections.
 const FULL_RETRY_MS: u32 = 5000;
+
+/// The limit of connections of one identity, as it is counted.
+pub const CONNECTIONS: &str = "identity";
 
 /// Takes a socket into the group; returns what serves it until it is closed, in all the memory that it needs
 /// while it waits.
@@ -57,9 +60,35 @@ pub fn stream(
     Ok(body)
 }
 
+/// What somebody is told who has all the connections that he may have.
+pub fn crowded() -> Failure {
+    Failure {
+        detail: Some("connections: too many of this identity"),
+        retry_after_ms: Some(FULL_RETRY_MS),
+        ..ErrorCode::TooManyRequests.into()
+    }
+}
+
 /// Closes a socket that may not be served at all. A browser cannot read a refused handshake.
 pub async fn refuse(socket: Socket, gateway: &Gateway, reason: CloseReason) {
     gateway.closes(reason);
     let mut wire = Wire::new(socket, &gateway.config);
     wire.close(reason).await;
+}
+
+impl Gateway {
+    /// Counts a socket that is closed, and the limit that it has come to.
+    pub(super) fn closes(&self, reason: CloseReason) {
+        self.metrics.close(reason.code(), reason.text());
+        match reason {
+            CloseReason::TooBig => self.metrics.limited("message_bytes"),
+            CloseReason::TooManyFragments => self.metrics.limited("fragments"),
+            CloseReason::TooManyControls => self.metrics.limited("controls"),
+            CloseReason::TooManyMessages => self.metrics.limited("flood"),
+            CloseReason::TooManyConnections => self.metrics.limited(CONNECTIONS),
+            CloseReason::Malformed => self.metrics.limited("malformed"),
+            CloseReason::Overloaded => self.metrics.limited("sockets"),
+            _ => {}
+        }
+    }
 }

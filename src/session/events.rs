@@ -82,6 +82,11 @@ impl Events {
         self.flush(limit).await
     }
 
+    /// Whether all that was added is sent.
+    pub fn is_idle(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Throws away what was added and not sent.
     pub fn forget(&mut self) {
         self.buffer.clear();

@@ -24,6 +24,9 @@ const MIN_KNOWN: usize = 64;
 /// What is wrong where a socket chooses more topics than it may.
 pub const TOO_MANY_TOPICS: &str = "types: too many for one socket";
 
+/// What is wrong where a socket names topics that do not exist for its client.
+pub const NO_SUCH_TOPICS: &str = "types: topics that this server has";
+
 /// A filter as compiled for one description of its topic's table.
 #[derive(Debug)]
 pub struct Filter {

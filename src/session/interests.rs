@@ -14,6 +14,7 @@ use crate::{
     predicate::{Judges, Verdict},
     protocol::{Encoded, ErrorCode, Failure, Interest},
     ring::Frame,
+    sabotage::{self, Fault},
     topic::Topics,
 };
 
@@ -43,6 +44,12 @@ impl Interests {
             ..Choice::default()
         });
         Self(choice.map(Box::new))
+    }
+
+    /// Whether topics were chosen, and one of them is none of those that exist.
+    pub fn names_others(&self, exists: impl Fn(&str) -> bool) -> bool {
+        let only = self.0.as_ref().and_then(|choice| choice.only.as_ref());
+        only.is_some_and(|only| only.iter().any(|name| !exists(name)))
     }
 
     /// Exactly these topics, as far as they may be seen.
@@ -150,7 +157,10 @@ impl Interests {
         let table = policy.map(|(_, table)| table);
         let table = table.or(filter.map(|filter| &filter.table));
         let judges = Judges {
-            policy: policy.map(|(predicate, _)| predicate),
+            // Sabotage: everybody is sent every row.
+            policy: policy
+                .map(|(predicate, _)| predicate)
+                .filter(|_| !sabotage::active(Fault::ShowOthers)),
             filter: filter.map(|filter| &filter.predicate),
         };
         let verdict = table.map_or(Verdict::Pass, |table| frame.judged(judges, table));

@@ -9,6 +9,10 @@
 //! Where topics are guarded, a lane looks only at the seats that a frame concerns (`lane/index.rs`). The
 //! others move along without being looked at: when a pass is over, all before its end is `settled` for
 //! everybody who stands here, and whoever looks at a stand next, lane or session, moves it there first.
+//!
+//! What is no plain TCP, such as TLS or a response of Server-Sent Events, no lane can write to. It stands here
+//! where topics are guarded, so as not to be woken by what does not concern it: its place is given back as soon as
+//! there is a frame for it, and the session writes that.
 
 mod index;
 mod pass;
@@ -77,7 +81,8 @@ struct Seat {
 /// Whom a seat writes to, and in which form.
 #[derive(Debug)]
 struct Peer {
-    stream: Arc<TcpStream>,
+    /// None where the session alone can write.
+    stream: Option<Arc<TcpStream>>,
     agreed: Option<Agreed>,
 }
 
@@ -121,8 +126,15 @@ impl Lanes {
         }))
     }
 
-    /// Takes a seat for a socket, in each lane in turn.
-    pub fn seat(&self, stream: Arc<TcpStream>, agreed: Option<Agreed>) -> Seated {
+    /// Whether it is looked up whom a frame concerns, so that also those gain by standing here to whom only
+    /// their sessions can write.
+    pub fn look_up(&self) -> bool {
+        self.0.lanes.iter().any(|lane| lane.selects.is_some())
+    }
+
+    /// Takes a seat for a socket, in each lane in turn. Without a stream to write to it only learns that there
+    /// is something for it.
+    pub fn seat(&self, stream: Option<Arc<TcpStream>>, agreed: Option<Agreed>) -> Seated {
         let lanes = &self.0.lanes;
         let next = self.0.next.fetch_add(1, Ordering::Relaxed);
         let lane = lanes[next % lanes.len()].clone();
@@ -256,8 +268,8 @@ impl Peer {
     /// Asked without the runtime, which would look up what it knows of the stream's readiness, for each
     /// socket somewhere else in memory. Who finds no room leaves it to the session, which asks the
     /// runtime.
-    fn socket(&self) -> SockRef<'_> {
-        SockRef::from(&*self.stream)
+    fn socket(&self) -> Option<SockRef<'_>> {
+        self.stream.as_deref().map(SockRef::from)
     }
 }
 

@@ -96,11 +96,16 @@ impl Link {
         }
     }
 
-    /// The TCP stream, where it is one and nothing waits to be written to it.
-    pub fn idle_stream(&self) -> Option<&Arc<TcpStream>> {
+    /// Whether nothing waits to be written.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The TCP stream, where it is one.
+    pub fn tcp(&self) -> Option<&Arc<TcpStream>> {
         match &self.stream {
-            Stream::Tcp(stream) if self.queue.is_empty() => Some(stream),
-            _ => None,
+            Stream::Tcp(stream) => Some(stream),
+            Stream::Other(_) => None,
         }
     }
 

@@ -38,8 +38,8 @@ use tokio_util::sync::CancellationToken;
 use asks::Asks;
 use confines::Confines;
 pub use echo::{echo, mirror};
-pub use entrance::{join, refuse, stream};
-pub use filters::Filters;
+pub use entrance::{CONNECTIONS, crowded, join, refuse, stream};
+pub use filters::{Filters, NO_SUCH_TOPICS};
 use interests::Interests;
 pub use lane::Lanes;
 use lane::Seated;
@@ -54,6 +54,7 @@ use wire::Wire;
 
 use crate::{
     auth::Auth,
+    callers::{Identities, Share},
     fanout::{Backlog, Pages},
     groups::Group,
     identity::Identity,
@@ -128,6 +129,8 @@ pub struct Gateway {
     pub filters: Filters,
     /// Who may connect.
     pub auth: Auth,
+    /// How many connections each of them has.
+    pub identities: Identities,
     /// The audience.
     pub group: Group,
     /// What is counted.
@@ -156,6 +159,8 @@ pub struct Opening {
     pub mode: Mode,
     /// Who opens it.
     pub identity: Identity,
+    /// As which it counts among his connections.
+    pub share: Share,
     /// Nobody knows yet who that is: the hello must bring a token.
     pub owes_token: bool,
 }
@@ -273,6 +278,7 @@ impl Session {
             gateway,
         };
         session.identify(opening.identity);
+        session.rights.share = opening.share;
         session.rights.owes_token = opening.owes_token;
         if session.wire.is_one_way() {
             // As after a hello: the client cannot say one.
@@ -409,22 +415,6 @@ impl Session {
         match sent {
             Ok(()) => End::Close(CloseReason::Restart),
             Err(end) => end,
-        }
-    }
-}
-
-impl Gateway {
-    /// Counts a socket that is closed, and the limit that it has come to.
-    fn closes(&self, reason: CloseReason) {
-        self.metrics.close(reason.code(), reason.text());
-        match reason {
-            CloseReason::TooBig => self.metrics.limited("message_bytes"),
-            CloseReason::TooManyFragments => self.metrics.limited("fragments"),
-            CloseReason::TooManyControls => self.metrics.limited("controls"),
-            CloseReason::TooManyMessages => self.metrics.limited("flood"),
-            CloseReason::Malformed => self.metrics.limited("malformed"),
-            CloseReason::Overloaded => self.metrics.limited("sockets"),
-            _ => {}
         }
     }
 }

@@ -103,13 +103,13 @@ impl Session {
         let (Some(seq), false) = (self.seq, waits) else {
             return;
         };
-        let Some((stream, agreed)) = self.wire.idle_stream() else {
+        let (lanes, wire) = (&self.gateway.lanes, &self.wire);
+        if !wire.is_idle() || (wire.tcp().is_none() && !lanes.look_up()) {
             return;
-        };
-        let lanes = &self.gateway.lanes;
+        }
         let seat = self
             .seat
-            .get_or_insert_with(|| lanes.seat(stream.clone(), agreed));
+            .get_or_insert_with(|| lanes.seat(wire.tcp().cloned(), wire.agreed()));
         let stand = Stand {
             seq,
             cursor: self.cursor.clone(),

@@ -5,7 +5,8 @@ use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Ask, End, Session, filters::TOO_MANY_TOPICS, interests::Interests, rights::Introduced,
+    Ask, End, NO_SUCH_TOPICS, Session, filters::TOO_MANY_TOPICS, interests::Interests,
+    rights::Introduced,
 };
 use crate::{
     protocol::{self, CloseReason, ErrorCode, Failure, Hello, Interest, Request, Rid, Select},
@@ -144,15 +145,21 @@ impl Session {
             let failure = Failure::param("since: in the URL, or on a socket with hello=1");
             return self.fail(failure.to(hello.rid)).await;
         }
+        let was_unknown = self.rights.owes_token;
         if self.introduced(hello.rid.as_ref(), hello.token).await? == Introduced::No {
             return Ok(());
         }
+        let exists = |name: &str| self.gateway.topic(name, &self.identity).is_some();
         if let Some(types) = hello.types {
             let none = Interests::default();
             match self.gateway.named(types, &none, &self.identity).await {
                 Ok(named) => self.interests.choose(named),
                 Err(failure) => return self.fail(failure.to(hello.rid)).await,
             }
+        } else if was_unknown && self.interests.names_others(exists) {
+            // The URL's were not looked up while nobody knew for whom.
+            let failure = Failure::param(NO_SUCH_TOPICS);
+            return self.fail(failure.to(hello.rid)).await;
         }
         self.mode = hello.mode.unwrap_or(self.mode);
         self.greeted = true;

@@ -1,14 +1,16 @@
 //! Who is connected, and for how long: a token in the hello, a new one in its place, and the end of what
-//! was granted, after which nothing is written any more.
+//! was granted, after which nothing is written any more. As long as it stands it is one of the connections that
+//! he may have.
 
 use std::time::SystemTime;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{End, Gateway, Session, place::Woken};
+use super::{CONNECTIONS, End, Gateway, Session, entrance::crowded, place::Woken};
 use crate::{
     auth::{Auth, Grant, Presented, Refused},
+    callers::{Crowded, Share},
     identity::Identity,
     protocol::{self, CloseReason, ErrorCode, Failure, Rid, Token},
 };
@@ -20,30 +22,28 @@ pub struct Rights {
     pub until: Option<Instant>,
     /// By which it can be revoked.
     grant: Option<Box<Grant>>,
+    /// As which the session counts among his connections.
+    pub share: Share,
     /// Who it is must be said in the hello.
     pub owes_token: bool,
 }
 
 impl Rights {
-    /// What somebody is granted from now on.
+    /// What follows from being let in as somebody.
     pub fn of(auth: &Auth, identity: &Identity) -> Self {
         Self {
             until: identity.until().and_then(instant),
             grant: auth.grant(identity).map(Box::new),
-            owes_token: false,
+            ..Self::default()
         }
     }
 
-    /// Waits until they are over, and says how; for ever where nothing ends them.
-    pub fn ending(&self) -> impl Future<Output = CloseReason> + use<> {
-        let (until, revoked) = (self.until, self.revoked().cloned());
-        async move {
-            tokio::select! {
-                biased;
-                () = cancelled(revoked) => CloseReason::TokenRevoked,
-                () = reached(until) => CloseReason::TokenExpired,
-            }
-        }
+    /// Waits until they are over, and says why; for ever where nothing ends them.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn end(&self) -> Refused {
+        over(self.until, self.revoked().cloned()).await
     }
 
     /// Told when it is revoked; never for who cannot be.
@@ -57,12 +57,12 @@ impl Rights {
     }
 
     /// Why they are over, if they are.
-    fn over(&self) -> Option<CloseReason> {
+    fn over(&self) -> Option<Refused> {
         if self.revoked().is_some_and(CancellationToken::is_cancelled) {
-            return Some(CloseReason::TokenRevoked);
+            return Some(Refused::Revoked);
         }
         let over = self.until.is_some_and(|until| until <= Instant::now());
-        over.then_some(CloseReason::TokenExpired)
+        over.then_some(Refused::Expired)
     }
 }
 
@@ -71,7 +71,10 @@ impl Session {
     /// known of him now.
     pub(super) fn identify(&mut self, identity: Identity) {
         // The old grant stands until the new one does: a subject that is revoked now is told.
-        self.rights = Rights::of(&self.gateway.auth, &identity);
+        self.rights = Rights {
+            share: std::mem::take(&mut self.rights.share),
+            ..Rights::of(&self.gateway.auth, &identity)
+        };
         self.identity = identity;
         // Where nothing is guarded nobody is confined, whoever it is.
         self.confines.drawn = !self.gateway.topics.iter().any(|topic| topic.is_guarded());
@@ -80,7 +83,7 @@ impl Session {
     /// Refuses to go on where the rights are over.
     fn entitled(&self) -> Result<(), End> {
         match self.rights.over() {
-            Some(reason) => Err(self.gateway.ended(reason)),
+            Some(why) => Err(self.gateway.ends(why)),
             None => Ok(()),
         }
     }
@@ -92,10 +95,10 @@ impl Session {
         if self.rights.are_endless() {
             return self.go(woken).await;
         }
-        let over = self.rights.ending();
+        let over = over(self.rights.until, self.rights.revoked().cloned());
         tokio::select! {
             biased;
-            reason = over => Err(self.gateway.ended(reason)),
+            why = over => Err(self.gateway.ends(why)),
             done = self.go(woken) => done,
         }
     }
@@ -128,10 +131,13 @@ impl Session {
         }
         let admission = auth.judge(&Presented::token(token.into_text())).await;
         match admission {
-            Ok(identity) if self.may_become(&identity) => {
-                self.identify(identity);
-                Ok(Introduced::Yes)
-            }
+            Ok(identity) if self.may_become(&identity) => match self.go_on_as(identity) {
+                Ok(()) => Ok(Introduced::Yes),
+                Err(Crowded) => {
+                    self.fail(crowded().to(rid.cloned())).await?;
+                    Err(End::Close(CloseReason::TooManyConnections))
+                }
+            },
             Ok(_) => {
                 self.fail(other_subject().to(rid.cloned())).await?;
                 Ok(Introduced::No)
@@ -157,9 +163,12 @@ impl Session {
                 Some(token) => match auth.judge(&Presented::token(token.into_text())).await {
                     Ok(identity) if self.is_same(&identity) => {
                         let before = self.identity.clone();
-                        self.identify(identity);
+                        let went_on = self.go_on_as(identity);
                         self.redraw(&before);
-                        None
+                        went_on.err().map(|Crowded| {
+                            self.gateway.metrics.limited(CONNECTIONS);
+                            crowded()
+                        })
                     }
                     Ok(_) => Some(other_subject()),
                     Err(refused) => {
@@ -188,6 +197,14 @@ impl Session {
         }
     }
 
+    /// Goes on as somebody who may have one connection more, or whose this one is. Otherwise nothing changes.
+    fn go_on_as(&mut self, identity: Identity) -> Result<(), Crowded> {
+        let identities = &self.gateway.identities;
+        identities.pass(&mut self.rights.share, &identity)?;
+        self.identify(identity);
+        Ok(())
+    }
+
     /// Who says hello before anything was sent may be anybody, if nobody is known yet.
     fn may_become(&self, identity: &Identity) -> bool {
         self.identity.is_anonymous() || self.is_same(identity)
@@ -199,14 +216,10 @@ impl Session {
 }
 
 impl Gateway {
-    /// Counts that somebody's rights are over.
-    pub(super) fn ended(&self, reason: CloseReason) -> End {
-        let refused = match reason {
-            CloseReason::TokenRevoked => Refused::Revoked,
-            _ => Refused::Expired,
-        };
-        self.metrics.auth.refused(refused.reason());
-        End::Close(reason)
+    /// How a socket ends whose rights do, which is counted.
+    pub(super) fn ends(&self, why: Refused) -> End {
+        self.metrics.auth.refused(why.reason());
+        End::Close(why.close())
     }
 }
 
@@ -230,6 +243,15 @@ fn other_subject() -> Failure {
 fn instant(time: SystemTime) -> Option<Instant> {
     let left = time.duration_since(SystemTime::now()).unwrap_or_default();
     Instant::now().checked_add(left)
+}
+
+/// Waits for a revocation, or the end by itself.
+async fn over(until: Option<Instant>, revoked: Option<CancellationToken>) -> Refused {
+    tokio::select! {
+        biased;
+        () = cancelled(revoked) => Refused::Revoked,
+        () = reached(until) => Refused::Expired,
+    }
 }
 
 async fn reached(time: Option<Instant>) {

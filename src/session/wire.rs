@@ -127,11 +127,26 @@ impl Wire {
         matches!(self.line, Line::Events(_))
     }
 
-    /// The TCP stream beneath, which others may write whole frames to while nothing else waits to be
-    /// written, and what was agreed on about their compression.
-    pub fn idle_stream(&self) -> Option<(&Arc<TcpStream>, Option<Agreed>)> {
+    /// Whether nothing waits to be written.
+    pub fn is_idle(&self) -> bool {
         match &self.line {
-            Line::Socket(link) => Some((link.idle_stream()?, link.agreed())),
+            Line::Socket(link) => link.is_idle(),
+            Line::Events(events) => events.is_idle(),
+        }
+    }
+
+    /// The TCP stream beneath, where it is one: others may write whole frames to it while this is idle.
+    pub fn tcp(&self) -> Option<&Arc<TcpStream>> {
+        match &self.line {
+            Line::Socket(link) => link.tcp(),
+            Line::Events(_) => None,
+        }
+    }
+
+    /// What was agreed on about compression.
+    pub fn agreed(&self) -> Option<Agreed> {
+        match &self.line {
+            Line::Socket(link) => link.agreed(),
             Line::Events(_) => None,
         }
     }

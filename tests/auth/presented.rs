@@ -242,6 +242,33 @@ async fn who_has_not_said_who_he_is_learns_nothing() {
 }
 
 #[tokio::test]
+async fn who_is_not_known_yet_does_not_learn_from_a_url_which_topics_there_are() {
+    let server = with_secret("");
+    let answer = async |types: &str| {
+        let path = format!("/socket/all/?hello=1&types={types}");
+        Raw::ask(&server, &path, "").await.1
+    };
+    assert_eq!(answer("patient").await, answer("no_such_topic").await);
+    let hello = |rid: u64| json!({ "type": "sys:hello", "rid": rid, "token": ann(json!({})) });
+    // Who says who he is is told, and may say what he wants instead.
+    let mut wrong = server.socket("hello=1&types=patient,no_such_topic").await;
+    assert_eq!(wrong.ask(hello(1)).await["error"], "bad_param");
+    let mut again = hello(2);
+    again["types"] = json!(["stay"]);
+    assert_eq!(wrong.ask(again).await["type"], "sys:welcome");
+    let mut right = server.socket("hello=1&types=patient").await;
+    assert_eq!(right.ask(hello(1)).await["type"], "sys:welcome");
+    for sql in [
+        "INSERT INTO stay VALUES ('b7', 7, 'n')",
+        "UPDATE patient SET age = 1 WHERE id = 1",
+    ] {
+        sqlite3(&server.database(), sql);
+    }
+    assert_eq!(right.next().await["type"], "patient");
+    assert_eq!(wrong.next().await["type"], "stay");
+}
+
+#[tokio::test]
 async fn a_hello_without_a_good_token_ends_the_socket_and_says_why() {
     let server = with_secret("");
     for (hello, error) in [

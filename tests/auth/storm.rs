@@ -26,7 +26,11 @@ const CROWD: usize = 300;
 
 fn asking(endpoint: &Endpoint, more: &str) -> Server {
     let url = endpoint.url();
-    guarded(&format!("forward_url = \"{url}\"\nleeway_ms = 0\n{more}"))
+    // The crowd has one name.
+    let server = format!("[server]\nmax_connections_per_identity = {CROWD}");
+    guarded(&format!(
+        "forward_url = \"{url}\"\nleeway_ms = 0\n{more}\n{server}"
+    ))
 }
 
 async fn asks(server: &Server, token: &str) -> (u16, Json) {

@@ -41,6 +41,15 @@ page_size = 20
 push = \"page\"
 ";
 
+/// One more on PostgreSQL, of which nobody may see a row. Where there is such a topic, lanes look up whom a
+/// change concerns, and who cannot be written to straight waits in them, too.
+pub const HIDDEN: &str = "
+[[topics]]
+type = \"hidden\"
+table = \"u\"
+policy = \"grp = token.grp\"
+";
+
 /// Topics that clients hold, row by row.
 pub const HELD: [&str; 3] = ["t", "low", "u"];
 

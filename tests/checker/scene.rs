@@ -17,7 +17,7 @@ use super::{
     judge::judge,
     machine::Machine,
     random::Random,
-    rows::{HELD, TOPICS},
+    rows::{HELD, HIDDEN, TOPICS},
     truth::{SLOT, Truth},
     writers::{POSTGRES, Processes, SQLITE, Tasks, pause},
 };
@@ -125,7 +125,8 @@ impl Plan {
     }
 
     async fn run_postgres(&self) -> Report {
-        let mut stack = Stack::plagued(TOPICS, POSTGRES, 2, self.env());
+        let topics = format!("{TOPICS}{HIDDEN}");
+        let mut stack = Stack::plagued(&topics, POSTGRES, 2, self.env());
         stack.produce();
         let sql = format!("SELECT pg_create_logical_replication_slot('{SLOT}', 'test_decoding')");
         stack.database.sql(&sql);

@@ -1,8 +1,12 @@
 //! Where a socket stands in a lane, and how it goes along with a pass.
 
-use std::io::{self, IoSlice};
+use std::{
+    io::{self, IoSlice},
+    sync::Arc,
+};
 
 use bytes::Bytes;
+use socket2::SockRef;
 
 use super::{
     Peer,
@@ -13,7 +17,12 @@ use crate::{
     predicate::Verdict,
     protocol::Encoded,
     ring::{Frame, FrameKind, Place},
-    session::{deflate::framed, interests::Interests, link::PIECES, seen::Seen},
+    session::{
+        deflate::{Agreed, framed},
+        interests::Interests,
+        link::PIECES,
+        seen::Seen,
+    },
 };
 
 /// Where a socket stands that has been sent everything before, and waits for nothing.
@@ -61,22 +70,46 @@ impl Stand {
             return Went::Out(0);
         };
         let first = first as usize;
+        let Some(socket) = peer.socket() else {
+            return self.go_without(pass, first);
+        };
         let piece = match !pass.pages || self.seen.is_empty() {
             true => pass.piece_for(&self.interests, peer.agreed),
             false => None,
         };
         match piece {
-            Some(number) => self.go_with_all(pass, (pass.piece(number), first), peer),
-            None => self.go_with_some(pass, first, peer),
+            Some(number) => {
+                let piece = (pass.piece(number), first);
+                self.go_with_all(pass, piece, (&socket, peer.agreed))
+            }
+            None => self.go_with_some(pass, first, (&socket, peer.agreed)),
         }
     }
 
+    /// Past frames that are not for it, where nobody here can write the others.
+    fn go_without(&mut self, pass: &Pass, first: usize) -> Went {
+        let concerns = |frame: &Arc<Frame>| {
+            (frame.is_reload() && self.interests.filters(&frame.topic))
+                || self.form(frame).is_some()
+        };
+        if pass.frames[first..].iter().any(concerns) {
+            return Went::Out(0);
+        }
+        self.stand_after(pass, pass.frames.len());
+        Went::Through(0)
+    }
+
     /// All that it takes, in one piece that is shared by all who take the same.
-    fn go_with_all(&mut self, pass: &Pass, (piece, first): (&Piece, usize), peer: &Peer) -> Went {
+    fn go_with_all(
+        &mut self,
+        pass: &Pass,
+        (piece, first): (&Piece, usize),
+        (socket, agreed): (&SockRef<'_>, Option<Agreed>),
+    ) -> Went {
         let bytes = &piece.bytes[piece.starts[first]..];
         let written = match bytes.is_empty() {
             true => 0,
-            false => match self.written(peer.socket().send(bytes)) {
+            false => match self.written(socket.send(bytes)) {
                 Some(written) => written,
                 None => return Went::Out(0),
             },
@@ -94,7 +127,7 @@ impl Stand {
         if part > 0
             && let Some(text) = &pass.frames[next].text
         {
-            self.unsent = framed(text, peer.agreed).slice(part..);
+            self.unsent = framed(text, agreed).slice(part..);
             self.stand_after(pass, next + 1);
             return Went::Out(sent + 1);
         }
@@ -102,7 +135,12 @@ impl Stand {
     }
 
     /// The frames that this socket takes, in the form in which it does.
-    fn go_with_some(&mut self, pass: &Pass, mut first: usize, peer: &Peer) -> Went {
+    fn go_with_some(
+        &mut self,
+        pass: &Pass,
+        mut first: usize,
+        (socket, agreed): (&SockRef<'_>, Option<Agreed>),
+    ) -> Went {
         let mut sent = 0;
         while first < pass.frames.len() {
             let mut shown = Vec::new();
@@ -120,13 +158,13 @@ impl Stand {
             if !shown.is_empty() {
                 let pieces: Vec<IoSlice<'_>> = shown
                     .iter()
-                    .map(|(_, text)| IoSlice::new(framed(text, peer.agreed)))
+                    .map(|(_, text)| IoSlice::new(framed(text, agreed)))
                     .collect();
-                let Some(mut written) = self.written(peer.socket().send_vectored(&pieces)) else {
+                let Some(mut written) = self.written(socket.send_vectored(&pieces)) else {
                     return Went::Out(sent);
                 };
                 for (index, text) in shown {
-                    let frame = framed(&text, peer.agreed);
+                    let frame = framed(&text, agreed);
                     let length = frame.len();
                     if written < length {
                         self.stand_after(pass, index);

@@ -60,7 +60,7 @@ impl Scene {
         socket.set_send_buffer_size(4096).unwrap();
         let socket = Socket::tcp(stream, Bytes::new()).compressed(agreed);
         let link = Link::new(socket, LIMITS);
-        let seat = lanes.seat(link.idle_stream().unwrap().clone(), agreed);
+        let seat = lanes.seat(link.tcp().cloned(), agreed);
         Self {
             ring,
             metrics,

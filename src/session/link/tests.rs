@@ -67,7 +67,7 @@ async fn a_stream_that_is_no_tcp_carries_the_same_frames() {
     let (mut client, stream) = tokio::io::duplex(7);
     let leftover = Bytes::from_static(b"\x89\x80\0\0\0\0\x81");
     let mut link = Link::new(Socket::other(stream, leftover), LIMITS);
-    assert!(link.idle_stream().is_none());
+    assert!(link.tcp().is_none() && link.is_idle());
     let said = b"\x85\0\0\0\0hello\x8a\x80\0\0\0\0".to_vec();
     let frames = [vec![b'a'; 100], vec![b'b'; 100]];
     let talk = tokio::spawn(async move {

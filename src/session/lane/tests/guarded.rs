@@ -76,8 +76,16 @@ fn frame(number: u64) -> Frame {
     Frame::of(&Delivery { position, event })
 }
 
+/// What the lane does for a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Written,
+    /// As TLS and Server-Sent Events.
+    Told,
+}
+
 /// A socket with a seat, and what its client reads of its ward.
-async fn socket(lanes: &Lanes, of: &'static str) -> (Link, Seated, JoinHandle<()>) {
+async fn socket(lanes: &Lanes, of: &'static str, how: How) -> (Link, Seated, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -85,7 +93,8 @@ async fn socket(lanes: &Lanes, of: &'static str) -> (Link, Seated, JoinHandle<()
     let small = socket2::SockRef::from(&stream);
     small.set_send_buffer_size(4096).unwrap();
     let link = Link::new(Socket::tcp(stream, Bytes::new()), LIMITS);
-    let seat = lanes.seat(link.idle_stream().unwrap().clone(), None);
+    let stream = link.tcp().filter(|_| how == How::Written).cloned();
+    let seat = lanes.seat(stream, None);
     let mut client = client.unwrap();
     let reader = tokio::spawn(async move {
         for number in (0..COUNT).filter(|number| ward(*number) == of) {
@@ -155,8 +164,10 @@ async fn every_frame_goes_once_to_whom_it_concerns_whoever_writes_it() {
         tokio::spawn(lane);
     }
     let mut tasks = Vec::new();
-    for of in ["a", "b", "c", "nobody's"] {
-        let (mut link, seat, reader) = socket(&lanes, of).await;
+    let wards = ["a", "b", "c", "nobody's"];
+    let both = [How::Written, How::Told];
+    for (of, how) in wards.iter().flat_map(|of| both.map(|how| (*of, how))) {
+        let (mut link, seat, reader) = socket(&lanes, of, how).await;
         let ring = ring.clone();
         tasks.push(tokio::spawn(async move {
             let own = take_turns(ring, &mut link, &seat, of).await;
@@ -192,7 +203,7 @@ async fn who_is_not_concerned_is_not_looked_at_and_moves_along() {
     for lane in lanes.loops(&ring, &metrics, &CancellationToken::new()) {
         tokio::spawn(lane);
     }
-    let (_link, seat, _) = socket(&lanes, "nobody's").await;
+    let (_link, seat, _) = socket(&lanes, "nobody's", How::Written).await;
     let standing = || Stand {
         interests: interests("nobody's"),
         ..stand(0)
@@ -223,4 +234,63 @@ async fn who_is_not_concerned_is_not_looked_at_and_moves_along() {
     ring.restart(start());
     timeout(PATIENCE, seat.returned()).await.unwrap();
     assert_eq!(seat.take().map(|stand| stand.seq), Some(9));
+}
+
+#[tokio::test]
+async fn who_cannot_be_written_to_has_its_place_back_for_what_concerns_it_and_for_nothing_else() {
+    let topics = Topics::new(vec![topic()]).unwrap();
+    let ring = Ring::new(start(), usize::MAX);
+    let (lanes, metrics) = (Lanes::new(&ring, &topics, 1), Metrics::default());
+    assert!(lanes.look_up() && !Lanes::new(&ring, &Topics::default(), 1).look_up());
+    for lane in lanes.loops(&ring, &metrics, &CancellationToken::new()) {
+        tokio::spawn(lane);
+    }
+    let standing = |seq, of| Stand {
+        interests: interests(of),
+        ..stand(seq)
+    };
+    let seats = ["a", "c"].map(|of| {
+        let seat = lanes.seat(None, None);
+        assert!(seat.stand(standing(0, of)).is_none());
+        seat
+    });
+    let [one, other] = &seats;
+    let is_here = |seat: &Seated| matches!(*seat.seat.lock(), Place::Here(_));
+    // Of the ward of one of them.
+    assert_eq!((ward(0), ward(1)), ("a", "c"));
+    ring.append(vec![frame(0)], None);
+    timeout(PATIENCE, one.returned()).await.unwrap();
+    assert_eq!(one.take().map(|stand| stand.seq), Some(0));
+    let selects = lanes.0.lanes[0].selects.as_ref().unwrap();
+    let settled = async |seq| {
+        while selects.settled().seq < seq {
+            yield_now().await;
+        }
+    };
+    timeout(PATIENCE, settled(1)).await.unwrap();
+    assert!(is_here(other), "nothing was for it");
+    // A page concerns everybody who takes its topic, and these do not.
+    let only_t = |of| {
+        let mut interests = interests(of);
+        interests.choose(vec![("t".into(), None)]);
+        interests
+    };
+    for (seat, of) in seats.iter().zip(["a", "c"]) {
+        let _ = seat.take();
+        let there = Stand {
+            interests: only_t(of),
+            ..stand(1)
+        };
+        assert!(seat.stand(there).is_none());
+    }
+    ring.append_page("other".into(), None, |_| text(1));
+    timeout(PATIENCE, settled(2)).await.unwrap();
+    assert!(is_here(one) && is_here(other));
+    ring.append(vec![frame(1)], None);
+    timeout(PATIENCE, other.returned()).await.unwrap();
+    assert_eq!(other.take().map(|stand| stand.seq), Some(2));
+    timeout(PATIENCE, settled(3)).await.unwrap();
+    let place = one.take().unwrap();
+    assert_eq!((place.seq, place.cursor.offset), (3, 2));
+    assert_eq!(metrics.pushes_sent.get(), 0, "the lane writes nothing");
 }
