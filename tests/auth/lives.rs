@@ -284,30 +284,3 @@ async fn a_token_that_is_refused_in_place_of_another_does_not_put_its_end_off() 
     assert_eq!(socket.closed().await.code, 4401);
     is_in_time(end);
 }
-
-#[tokio::test]
-async fn an_echo_ends_with_its_token_too() {
-    let server = with_secret("operator = { role = \"admin\" }");
-    let path = "/chat/socket/";
-    let (token, end) = soon(2);
-    let mut over = Socket::request(super::handshake(&server, path, &[("token", &token)])).await;
-    let token = ann(json!({ "jti": "gone" }));
-    let mut revoked = Socket::request(super::handshake(&server, path, &[("token", &token)])).await;
-    let other = ann(json!({}));
-    let mut other = Socket::request(super::handshake(&server, path, &[("token", &other)])).await;
-    let admin = ann(json!({ "sub": "root", "role": "admin" }));
-    let asked = reqwest::Client::new()
-        .post(server.url("/api/revoke"))
-        .header("token", admin)
-        .json(&json!({ "jti": "gone" }));
-    assert_eq!(asked.send().await.unwrap().status(), 202);
-    let closed = revoked.closed().await;
-    assert_eq!(
-        (closed.code, &*closed.reason),
-        (4401, "the token was revoked")
-    );
-    assert_eq!(over.closed().await.code, 4401);
-    is_in_time(end);
-    other.send_text("still there?").await;
-    other.next_text().await;
-}
