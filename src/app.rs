@@ -279,6 +279,7 @@ fn terms(server: &config::Server, listen: &Listen) -> http::Terms {
             of_one: server.max_connections_per_address,
         },
         head_timeout: server.head_timeout,
+        write_timeout: server.write_timeout,
         head_bytes: server.max_head_bytes,
         headers: server.max_headers,
         hosts: Hosts::new(server.allowed_hosts.clone(), listen.is_loopback()),

@@ -1,5 +1,6 @@
 //! Who may connect: tokens in every place and of every kind, and what becomes of the others.
 
+mod answers;
 mod echo;
 pub mod endpoint;
 mod forward;

@@ -1,6 +1,7 @@
 //! What one client may ask, and all of them together: at the bound everything works, one beyond is told
 //! so, it is counted, and the others do not notice.
 
+mod answers;
 mod flood;
 mod frames;
 mod json;

@@ -95,6 +95,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
             of_one: MAX_SOCKETS,
         },
         head_timeout: Duration::from_secs(10),
+        write_timeout: Duration::from_secs(10),
         head_bytes: 16 * 1024,
         headers: 100,
         hosts: Hosts::new(AllowedHosts::default(), true),

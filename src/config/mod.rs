@@ -129,7 +129,8 @@ pub struct Server {
     )]
     pub tick_interval: Duration,
     /// How long a socket may take no byte before it is closed with 4008, in ms. Default 10,000:
-    /// it costs no memory meanwhile, and can resume, but its task and descriptor are wanted back.
+    /// it costs no memory meanwhile, and can resume, but its task and descriptor are wanted back. An
+    /// answer over HTTP does cost memory, and whoever takes no byte of it for so long is cut off.
     #[serde(
         rename = "write_timeout_ms",
         deserialize_with = "millis::<100, 3_600_000, _>"

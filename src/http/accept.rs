@@ -51,6 +51,8 @@ pub struct Terms {
     /// How long a connection may take until a request's head is complete, from being accepted or from
     /// the answer before it. With TLS the agreement on that is within it.
     pub head_timeout: Duration,
+    /// How long a client may take nothing of an answer that waits for it.
+    pub write_timeout: Duration,
     /// The longest head of a request, cookies of others on the same host included; a longer one is
     /// answered with 431. 8 KiB at the least.
     pub head_bytes: usize,
@@ -72,6 +74,7 @@ pub(super) struct Shared {
     pub(super) routes: Router,
     pub(super) stop: CancellationToken,
     pub(super) head_timeout: Duration,
+    pub(super) write_timeout: Duration,
     pub(super) head_bytes: usize,
     pub(super) headers: usize,
     pub(super) hosts: Hosts,
@@ -91,6 +94,7 @@ pub async fn serve(listener: TcpListener, door: Door, terms: Terms, stop: Cancel
     let shared = Arc::new(Shared {
         routes: door.routes(terms.face),
         head_timeout: terms.head_timeout,
+        write_timeout: terms.write_timeout,
         head_bytes: terms.head_bytes,
         headers: terms.headers,
         hosts: terms.hosts,

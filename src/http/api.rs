@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::{Value as Json, json};
 
-use super::{Edge, answer};
+use super::{Edge, answer, owed::Place};
 use crate::{
     clock::now_ms,
     event::{BadEvent, Event},
@@ -85,12 +85,17 @@ pub async fn query(
         Ok(select) => select,
         Err(failure) => return edge.refuse(failure).into_response(),
     };
-    let _place = match edge.gateway.queries.admit() {
+    let place = match edge.gateway.queries.admit() {
         Ok(place) => place,
         Err(failure) => return edge.refuse(failure).into_response(),
     };
     match edge.gateway.frame(&topic, &select).await {
-        Ok(frame) => answer::ok(frame),
+        Ok(frame) => {
+            let mut response = answer::ok(frame);
+            // Rows that nobody takes are memory.
+            Place::keep(&mut response, place);
+            response
+        }
         Err(failure) => edge.refuse(failure).into_response(),
     }
 }

@@ -3,29 +3,51 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 
-use super::framing::Framing;
+use super::{framing::Framing, owed::Owed};
 
 /// A stream that first gives back what was read of it, and ends where a request could be read in two
-/// ways.
+/// ways, or where nothing of an answer is taken: hyper would wait for that for ever.
 pub struct Begun<S> {
     read: Bytes,
     stream: S,
     framing: Framing,
+    owed: Arc<Owed>,
+    /// How long its client may take nothing.
+    patience: Duration,
+    /// Goes while there is something to write that the client does not take.
+    stalled: Option<Pin<Box<Sleep>>>,
+    gave_up: bool,
 }
 
 impl<S: Unpin> Begun<S> {
-    pub fn new(read: Bytes, stream: S) -> Self {
+    /// A stream of which that was read. It says in `owed` whether what is written is taken, and ends with
+    /// an error where nothing is for as long as `patience`.
+    pub fn new(read: Bytes, stream: S, owed: Arc<Owed>, patience: Duration) -> Self {
         Self {
             read,
             stream,
             framing: Framing::default(),
+            owed,
+            patience,
+            stalled: None,
+            gave_up: false,
         }
+    }
+
+    /// Whether it was ended because its client took nothing.
+    pub fn gave_up(&self) -> bool {
+        self.gave_up
     }
 
     /// Whether it was ended for what came.
@@ -40,6 +62,30 @@ impl<S: Unpin> Begun<S> {
 
     fn stream(self: Pin<&mut Self>) -> Pin<&mut S> {
         Pin::new(&mut self.get_mut().stream)
+    }
+
+    /// What came of a try to write, unless it is one too many.
+    fn in_time<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        tried: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if tried.is_ready() {
+            if self.stalled.take().is_some() {
+                self.owed.stall(false);
+            }
+            return tried;
+        }
+        let patience = self.patience;
+        let timer = self.stalled.get_or_insert_with(|| {
+            self.owed.stall(true);
+            Box::pin(sleep(patience))
+        });
+        if timer.as_mut().poll(cx).is_ready() {
+            self.gave_up = true;
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
     }
 }
 
@@ -69,34 +115,38 @@ impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(cx, bytes)
+        let tried = self.as_mut().stream().poll_write(cx, bytes);
+        self.in_time(cx, tried)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(cx, pieces)
+        let tried = self.as_mut().stream().poll_write_vectored(cx, pieces);
+        self.in_time(cx, tried)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let tried = self.as_mut().stream().poll_flush(cx);
+        self.in_time(cx, tried)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.framing.is_ambiguous() {
             // Its client has yet to be told so.
             return Poll::Ready(Ok(()));
         }
-        self.stream().poll_shutdown(cx)
+        let tried = self.as_mut().stream().poll_shutdown(cx);
+        self.in_time(cx, tried)
     }
 }

@@ -3,17 +3,16 @@
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hyper::server::conn::http1::{Builder, Parts};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -28,6 +27,7 @@ use super::{
     desk::Desk,
     farewell,
     greeting::{self, Greeting},
+    owed::Owed,
     peer::Peer,
     tls::Tls,
 };
@@ -40,17 +40,28 @@ const USUAL_HEADERS: usize = 100;
 pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// The socket that it becomes behind a handshake, with what was read behind that.
     fn socket(self, leftover: Bytes) -> Socket;
+
+    /// What is beneath.
+    fn tcp(&self) -> &TcpStream;
 }
 
 impl Wire for TcpStream {
     fn socket(self, leftover: Bytes) -> Socket {
         Socket::tcp(self, leftover)
     }
+
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
 }
 
 impl Wire for TlsStream<TcpStream> {
     fn socket(self, leftover: Bytes) -> Socket {
         Socket::other(self, leftover)
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
     }
 }
 
@@ -138,16 +149,14 @@ async fn begin(
     };
     match greeting {
         Greeting::Handshake(opened) => opened.answer(stream, caller.permit).await,
-        Greeting::Other(said) => {
-            Box::pin(requests(Begun::new(said, stream), caller, shared, deadline)).await
-        }
+        Greeting::Other(said) => Box::pin(requests((said, stream), caller, shared, deadline)).await,
         Greeting::Nothing => None,
     }
 }
 
 /// Serves requests, of which the first one's head must be whole at `deadline`.
 async fn requests<S: Wire>(
-    stream: Begun<S>,
+    (said, stream): (Bytes, S),
     caller: Caller,
     shared: Arc<Shared>,
     deadline: Instant,
@@ -158,10 +167,11 @@ async fn requests<S: Wire>(
         serving: _serving,
     } = caller;
     let stop = shared.stop.clone();
-    let asked = Arc::new(AtomicBool::new(false));
+    let owed = Arc::new(Owed::default());
+    let stream = Begun::new(said, stream, owed.clone(), shared.write_timeout);
     let mut connection = builder(&shared).serve_connection(
         TokioIo::new(stream),
-        Desk::new(shared.clone(), peer, asked.clone()),
+        Desk::new(shared.clone(), peer, owed.clone()),
     );
     let ended = {
         let (mut stop, mut late) = (pin!(stop.cancelled()), pin!(sleep_until(deadline)));
@@ -173,11 +183,10 @@ async fn requests<S: Wire>(
             }
             // Unless it is a socket's now, hyper ends it: it writes all of an answer first.
             let ended = Pin::new(&mut connection).poll(cx);
-            let asked = asked.load(Ordering::Relaxed);
             match ended {
                 Poll::Ready(Ok(())) => Poll::Ready(Ended::Well),
                 Poll::Ready(Err(err)) => Poll::Ready(Ended::Badly(err)),
-                Poll::Pending if asked => Poll::Pending,
+                Poll::Pending if owed.is_asked() => owed.poll_over(cx).map(|()| Ended::Forbidden),
                 // A process that stops waits for nobody's first request.
                 Poll::Pending if stopping => Poll::Ready(Ended::Well),
                 // hyper counts from where it began, and not from where the connection did.
@@ -186,6 +195,7 @@ async fn requests<S: Wire>(
         })
         .await
     };
+    owed.forget();
     let Parts {
         io,
         read_buf,
@@ -193,13 +203,22 @@ async fn requests<S: Wire>(
         ..
     } = connection.into_parts();
     let begun = io.into_inner();
-    let ambiguous = begun.is_ambiguous();
+    let (ambiguous, gave_up) = (begun.is_ambiguous(), begun.gave_up());
     let (unread, mut stream) = begun.into_parts();
     match (ended, service.next()) {
         // hyper takes it for an end where nothing of a head was there before.
         (_, None) if ambiguous => {
             tracing::debug!("a request could be read in two ways");
             farewell::tell(stream, farewell::AMBIGUOUS).await;
+        }
+        (Ended::Badly(_), _) if gave_up => {
+            shared.door.metrics().limited("answers");
+            tracing::debug!("a client takes nothing of its answer");
+            cut(&stream);
+        }
+        (Ended::Forbidden, _) => {
+            tracing::debug!("a client may not have the rest of its answer any longer");
+            cut(&stream);
         }
         (Ended::Well, Some(next)) => {
             // Copied, or a few bytes would keep the whole buffer.
@@ -225,6 +244,14 @@ async fn requests<S: Wire>(
     None
 }
 
+/// Has the kernel throw away what it holds for a client, now that the stream is dropped: it would keep that
+/// for whoever never reads it.
+fn cut(stream: &impl Wire) {
+    if let Err(err) = SockRef::from(stream.tcp()).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(error = %err, "what was written to a client stays with the kernel for a while");
+    }
+}
+
 fn builder(shared: &Shared) -> Builder {
     let mut builder = Builder::new();
     builder
@@ -243,6 +270,8 @@ enum Ended {
     Well,
     /// The first head was not whole in time.
     Late,
+    /// The rights of who asked are over, and he has not taken all of the answer.
+    Forbidden,
     /// As hyper says.
     Badly(hyper::Error),
 }

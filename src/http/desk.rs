@@ -4,10 +4,7 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
@@ -28,6 +25,7 @@ use super::{
     Edge,
     accept::Shared,
     door, farewell,
+    owed::{self, Owed},
     peer::Peer,
     sockets::{self, NotUpgraded},
     stream,
@@ -41,8 +39,7 @@ use crate::{
 pub struct Desk {
     shared: Arc<Shared>,
     peer: Peer,
-    /// Set when the first request's head is there.
-    asked: Arc<AtomicBool>,
+    owed: Arc<Owed>,
     /// Set when the answer to a handshake is given to the connection, which then comes to its end.
     next: Slot,
 }
@@ -61,11 +58,11 @@ pub struct Next {
 type Answered = Result<Response, Infallible>;
 
 impl Desk {
-    pub fn new(shared: Arc<Shared>, peer: Peer, asked: Arc<AtomicBool>) -> Self {
+    pub fn new(shared: Arc<Shared>, peer: Peer, owed: Arc<Owed>) -> Self {
         Self {
             shared,
             peer,
-            asked,
+            owed,
             next: Arc::default(),
         }
     }
@@ -110,7 +107,7 @@ impl Service<hyper::Request<Incoming>> for Desk {
     type Future = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
 
     fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
-        self.asked.store(true, Ordering::Relaxed);
+        self.owed.ask();
         let is_last = is_last(request.headers());
         let portion = match self.introduce(&mut request) {
             Ok(portion) => portion,
@@ -157,16 +154,12 @@ impl Service<hyper::Request<Incoming>> for Desk {
             }
         }
         let answer = self.shared.routes.clone().oneshot(request);
+        let owed = self.owed.clone();
         Either::Right(Box::pin(async move {
             let response = answer.await?;
-            let response = if is_last { last(response) } else { response };
-            Ok(match portion {
-                Some(portion) => response.map(|body| {
-                    Body::new(Held {
-                        body,
-                        _portion: portion,
-                    })
-                }),
+            let mut response = if is_last { last(response) } else { response };
+            Ok(match owed.keep(&mut response, portion) {
+                Some(kept) => response.map(|body| Body::new(Held { body, _kept: kept })),
                 None => response,
             })
         }))
@@ -214,10 +207,10 @@ fn last(mut response: Response) -> Response {
     response
 }
 
-/// A body whose client has a place until it is sent.
+/// A body for which something is kept until it is sent.
 struct Held {
     body: Body,
-    _portion: Portion,
+    _kept: owed::Body,
 }
 
 impl hyper::body::Body for Held {

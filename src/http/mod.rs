@@ -17,6 +17,7 @@ mod framing;
 mod greeting;
 mod hosts;
 mod origins;
+mod owed;
 mod peer;
 mod pipeline;
 mod proxies;

@@ -11,7 +11,7 @@ use axum::{
 };
 use bytes::Bytes;
 
-use super::{Edge, answer, sockets, stream};
+use super::{Edge, answer, owed::Warrant, sockets, stream};
 use crate::auth::{Admission, Handshake, Presented, RETRY_AFTER_MS, Refused};
 
 /// The tutorial's header.
@@ -116,8 +116,18 @@ pub async fn identified(
     let admission: Admission = edge.gateway.auth.judge(&presented).await;
     match admission {
         Ok(identity) => {
+            let warrant = Warrant::of(&edge.gateway.auth, &identity);
+            let reads = request.method().is_safe();
             request.extensions_mut().insert(identity);
-            next.run(request).await
+            let mut response = next.run(request).await;
+            if let Some(warrant) = warrant {
+                // What was done is told; what was read is for who may still see it.
+                if let Some(refused) = warrant.over().filter(|_| reads) {
+                    return edge.turn_away(refused);
+                }
+                response.extensions_mut().insert(warrant);
+            }
+            response
         }
         Err(refused) => {
             let is_stream = stream::is_event_source(request.headers());
