@@ -249,7 +249,7 @@ async fn operator(config: &Config) -> anyhow::Result<Option<TcpListener>> {
         }
         Some(_) => Ok(None),
         None => {
-            if !server.listen.is_loopback() {
+            if server.is_exposed() {
                 info!(
                     "metrics, pipeline and dead letters are served nowhere: name an address in server.operator_listen"
                 );
@@ -263,7 +263,7 @@ async fn operator(config: &Config) -> anyhow::Result<Option<TcpListener>> {
 fn face(server: &config::Server) -> Face {
     match &server.operator_listen {
         Some(operator) if operator.is_also(&server.listen) => Face::Whole,
-        None if server.listen.is_loopback() => Face::Whole,
+        None if !server.is_exposed() => Face::Whole,
         _ => Face::Public,
     }
 }

@@ -1,6 +1,7 @@
 //! Where strangers meet the server: which names it answers to, which pages may ask, what a request may
 //! bring, who is believed, and what is shown to whom. Tables of concrete inputs, against the real server.
 
+mod behind;
 mod bodies;
 mod cors;
 mod framing;
@@ -27,7 +28,8 @@ const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocke
 
 /// A gateway on the care home with these settings of `[server]`.
 fn tuned(settings: &str) -> Server {
-    Server::configured(&format!("[server]\n{settings}\n{CARE}"), CARE_TABLES)
+    let config = format!("[auth]\nanonymous = true\n[server]\n{settings}\n{CARE}");
+    Server::configured(&config, CARE_TABLES)
 }
 
 /// The same, on a listener that others reach.

@@ -190,7 +190,7 @@ async fn edge(
         demo: demo(config, waker)?,
         origins: Origins::new(
             config.server.allowed_origins.clone(),
-            config.server.listen.is_loopback(),
+            !config.server.is_exposed(),
         ),
         body_timeout: config.server.body_timeout,
         tokens: Tokens {

@@ -180,16 +180,25 @@ impl Layers {
                 format!("TLS takes a certificate and its key, and server.{missing} is not set");
             return Err(self.config.wrong_server(given, problem));
         }
-        let (listen, auth) = (&self.config.server.listen, &self.config.auth);
-        if listen.is_loopback() || auth.anonymous || auth.judges() {
+        let (listen, auth) = (&server.listen, &self.config.auth);
+        let Some(exposing) = server
+            .exposing()
+            .filter(|_| !auth.anonymous && !auth.judges())
+        else {
             return Ok(self.config);
-        }
-        let problem = format!(
-            "on {listen} other machines could connect, and each of them would see every topic"
-        );
+        };
+        let problem = match exposing {
+            "listen" => format!(
+                "on {listen} other machines could connect, and each of them would see every topic"
+            ),
+            _ => format!(
+                "through a proxy on {listen} other machines could connect, and each of them would see every \
+                 topic"
+            ),
+        };
         let advice = "say in [auth] how they are told apart, such as with auth.jwks_url; or, if that is \
                       meant, write auth.anonymous = true\n  there, or set ROWCAST__AUTH__ANONYMOUS=true";
-        Err(self.config.wrong_server("listen", problem).advise(advice))
+        Err(self.config.wrong_server(exposing, problem).advise(advice))
     }
 }
 

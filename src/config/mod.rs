@@ -77,8 +77,9 @@ pub struct Server {
     /// open a database to the network.
     pub listen: Listen,
     /// Where operators look: `/metrics`, `/api/pipeline`, `/api/dead_letters`, and why `/readyz` says no.
-    /// Default none: on a loopback `listen` they are served there, on any other one nowhere, for what went
-    /// wrong and what nobody understood is not for everybody. The same as `listen` serves them there.
+    /// Default none: on a loopback `listen` they are served there, on any other one, and behind a proxy,
+    /// nowhere, for what went wrong and what nobody understood is not for everybody. The same as `listen`
+    /// serves them there.
     #[serde(deserialize_with = "maybe_listen")]
     pub operator_listen: Option<Listen>,
     /// The certificate with its chain, in PEM: then `listen` speaks TLS, and nothing else. Default none: a
@@ -89,11 +90,12 @@ pub struct Server {
     #[serde(deserialize_with = "maybe_path")]
     pub tls_key: Option<PathBuf>,
     /// Proxies that are believed about the address and the scheme of those for whom they ask. Default
-    /// nobody: everybody can write a header.
+    /// nobody: everybody can write a header. With any, a loopback `listen` is one that others reach.
     #[serde(deserialize_with = "proxies")]
     pub trusted_proxies: Proxies,
     /// Names in `Host` that are answered. Default none: a loopback `listen` answers to those of this machine
-    /// alone, so that no page can have its own name resolve to it; any other one to all.
+    /// alone, so that no page can have its own name resolve to it; any other one to all. With any, a loopback `listen` is
+    /// one that others reach.
     #[serde(deserialize_with = "hosts")]
     pub allowed_hosts: AllowedHosts,
     /// Origins that may connect besides the own host: `scheme://host[:port]` in lower case, or

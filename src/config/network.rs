@@ -2,7 +2,28 @@
 
 use serde::{Deserialize, Deserializer, de::Error};
 
+use super::Server;
 use crate::http::{AllowedHosts, Proxies};
+
+impl Server {
+    /// Whether others than this machine may come in: where `listen` is no loopback address, and where it is
+    /// one to which a proxy brings them. For that stand a proxy that is believed, and names that are not
+    /// this machine's alone.
+    pub fn is_exposed(&self) -> bool {
+        self.exposing().is_some()
+    }
+
+    /// The setting that says so.
+    pub(super) fn exposing(&self) -> Option<&'static str> {
+        [
+            (!self.listen.is_loopback(), "listen"),
+            (!self.trusted_proxies.is_empty(), "trusted_proxies"),
+            (self.allowed_hosts.name_others(), "allowed_hosts"),
+        ]
+        .into_iter()
+        .find_map(|(says, key)| says.then_some(key))
+    }
+}
 
 /// Browsers send an origin in lower case, without a path, and without the usual port of its scheme.
 pub fn origins<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {

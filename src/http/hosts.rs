@@ -44,6 +44,17 @@ impl AllowedHosts {
         Ok(Self { any: false, listed })
     }
 
+    /// Whether nothing was said about it.
+    pub fn is_empty(&self) -> bool {
+        !self.any && self.listed.is_empty()
+    }
+
+    /// Whether there is one among them that is not this machine's alone.
+    pub fn name_others(&self) -> bool {
+        let is_own = |host: &str| Authority::parse(host).is_some_and(|host| host.is_loopback());
+        self.any || self.listed.iter().any(|(host, _)| !is_own(host))
+    }
+
     fn lists(&self, asked: &Authority<'_>) -> bool {
         self.listed.iter().any(|(host, port)| {
             host.eq_ignore_ascii_case(asked.host)
@@ -125,6 +136,21 @@ mod tests {
         assert!(own.admit(&headers, &Uri::from_static("http://127.0.0.1/")));
         assert!(!own.admit(&headers, &Uri::from_static("http://evil.example/")));
         assert!(!own.admit(&HeaderMap::new(), &Uri::from_static("http://127.0.0.1/")));
+    }
+
+    #[test]
+    fn names_of_this_machine_alone_bring_nobody_else() {
+        for (listed, others) in [
+            (&[][..], false),
+            (&["localhost", "127.0.0.1:8888", "[::1]"], false),
+            (&["localhost", "care.example"], true),
+            (&["localhost.example"], true),
+            (&["*"], true),
+        ] {
+            let listed: Vec<_> = listed.iter().map(|host| (*host).to_owned()).collect();
+            let hosts = AllowedHosts::parse(&listed).unwrap();
+            assert_eq!(hosts.name_others(), others, "{listed:?}");
+        }
     }
 
     #[test]

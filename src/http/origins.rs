@@ -21,8 +21,8 @@ pub enum Scheme {
 }
 
 impl Origins {
-    /// Admits the same host and the `listed` origins; with `loopback`, as on a listener that
-    /// only this machine reaches, also every page served by this machine.
+    /// Admits the same host and the `listed` origins; with `loopback`, as on a listener to
+    /// which only this machine comes, also every page served by this machine.
     pub fn new(listed: Vec<String>, loopback: bool) -> Self {
         Self { listed, loopback }
     }

@@ -7,7 +7,10 @@ use crate::support::{Folder, Server, in_time, wait_until};
 
 /// A gateway to which this machine is a proxy, and where each address may have two connections.
 fn behind_a_proxy() -> Server {
-    tuned("trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\nmax_connections_per_address = 2")
+    tuned(
+        "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\nmax_connections_per_address = 2\n\
+         operator_listen = \"127.0.0.1:0\"",
+    )
 }
 
 /// A socket that stays open, as a proxy asks for it, or the status that it is refused with.

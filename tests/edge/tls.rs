@@ -29,8 +29,9 @@ fn secured(authority: &Authority, settings: &str) -> (Server, [std::path::PathBu
     let files = [authority.path("used.crt"), authority.path("used.key")];
     certify(authority, &files);
     let [cert, key] = files.each_ref().map(|file| file.display().to_string());
-    let config =
-        format!("[server]\ntls_cert = \"{cert}\"\ntls_key = \"{key}\"\n{settings}\n{CARE}");
+    let config = format!(
+        "[auth]\nanonymous = true\n[server]\ntls_cert = \"{cert}\"\ntls_key = \"{key}\"\n{settings}\n{CARE}"
+    );
     let server = Server::with(Options {
         config: Some(config),
         database: Some(CARE_TABLES.into()),

@@ -183,7 +183,11 @@ impl Server {
 
     /// How often something happened: a line of `/metrics`, such as `closes_total{kind="4008"}`.
     pub async fn counted(&self, metric: &str) -> u64 {
-        let text = reqwest::get(self.url("/metrics")).await.unwrap();
+        let metrics = match &self.operator {
+            Some(operator) => format!("http://{operator}/metrics"),
+            None => self.url("/metrics"),
+        };
+        let text = reqwest::get(metrics).await.unwrap();
         let text = text.text().await.unwrap();
         let line = text.lines().find_map(|line| {
             line.strip_prefix("rowcast_")?
