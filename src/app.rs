@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::{
     callers::Room,
     config::{self, Config, Listen},
-    http::{self, Door, Face, Hosts, Proxies, Tls},
+    http::{self, Door, Face, Hosts, Proxies, Tls, Usual},
 };
 use gateway::{Running, drain, passed_on};
 use loops::Loops;
@@ -29,6 +29,9 @@ pub use topics::topics;
 /// How long database, bus and the first reading of the source may take before the listener is
 /// announced anyway.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where Linux says what the machine is called.
+const OWN_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// How long responses under way, such as streams of events, may take to end when all else has.
 const RESPONSES_GRACE: Duration = Duration::from_secs(1);
@@ -79,6 +82,7 @@ impl App {
             proxies: config.server.trusted_proxies.clone(),
             tls,
             face: face(&config.server),
+            hosts: Hosts::new(config.server.allowed_hosts.clone(), usual(config)),
             ..terms(&config.server, &config.server.listen)
         };
         let stop = loops.stops.accept.clone();
@@ -268,6 +272,27 @@ fn face(server: &config::Server) -> Face {
     }
 }
 
+/// What the listener for clients is called beside what it was told.
+fn usual(config: &Config) -> Usual {
+    let server = &config.server;
+    if server.listen.is_loopback() {
+        return Usual::Loopback;
+    }
+    if !config.auth.anonymous {
+        return Usual::Any;
+    }
+    if server.allowed_hosts.is_empty() {
+        warn!(
+            "anybody may connect, and of the names that browsers know this listener answers to addresses and \
+             to names of local networks alone, so that no page can have its own name resolve to it: write \
+             the others in server.allowed_hosts"
+        );
+    }
+    let own = std::fs::read_to_string(OWN_NAME).unwrap_or_default();
+    let own = own.trim();
+    Usual::Local((!own.is_empty()).then(|| own.to_owned()))
+}
+
 /// What a listener of this configuration admits: everybody who asks for it by its name, for all that
 /// there is.
 fn terms(server: &config::Server, listen: &Listen) -> http::Terms {
@@ -282,7 +307,13 @@ fn terms(server: &config::Server, listen: &Listen) -> http::Terms {
         write_timeout: server.write_timeout,
         head_bytes: server.max_head_bytes,
         headers: server.max_headers,
-        hosts: Hosts::new(server.allowed_hosts.clone(), listen.is_loopback()),
+        hosts: Hosts::new(
+            server.allowed_hosts.clone(),
+            match listen.is_loopback() {
+                true => Usual::Loopback,
+                false => Usual::Any,
+            },
+        ),
         proxies: Proxies::default(),
         tls: None,
         face: Face::Whole,

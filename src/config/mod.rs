@@ -94,7 +94,9 @@ pub struct Server {
     #[serde(deserialize_with = "proxies")]
     pub trusted_proxies: Proxies,
     /// Names in `Host` that are answered. Default none: a loopback `listen` answers to those of this machine
-    /// alone, so that no page can have its own name resolve to it; any other one to all. With any, a loopback `listen` is
+    /// alone, so that no page can have its own name resolve to it. Any other one answers to all; but where
+    /// somebody without a token may connect to addresses, names without a dot, those of local networks and the
+    /// machine's own, for the same reason. With any, a loopback `listen` is
     /// one that others reach.
     #[serde(deserialize_with = "hosts")]
     pub allowed_hosts: AllowedHosts,

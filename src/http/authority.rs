@@ -33,6 +33,16 @@ impl<'a> Authority<'a> {
             || self.address().is_some_and(|address| address.is_loopback())
     }
 
+    /// Whether no name server of the Internet can give it to another machine: an address, a name without a
+    /// dot, or one of a network of one's own (RFC 6762, RFC 8375, and `internal`, which ICANN has set aside).
+    pub fn is_local(&self) -> bool {
+        let host = self.host.to_ascii_lowercase();
+        let kept = [".localhost", ".local", ".internal", ".home.arpa"];
+        self.address().is_some()
+            || !host.contains('.')
+            || kept.iter().any(|suffix| host.ends_with(suffix))
+    }
+
     fn address(&self) -> Option<IpAddr> {
         let v4 = || self.host.parse().map(Ipv4Addr::into).ok();
         bracketed(self.host).map(IpAddr::V6).or_else(v4)
@@ -92,6 +102,32 @@ mod tests {
             "[127.0.0.1]",
         ] {
             assert_eq!(Authority::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_no_name_server_of_the_internet_answers_is_local() {
+        let is = |text| Authority::parse(text).unwrap().is_local();
+        for text in [
+            "192.0.2.1:8888",
+            "[2001:db8::1]",
+            "gateway:8888",
+            "localhost",
+            "Care.Local",
+            "care.home.arpa",
+            "care.internal:1",
+        ] {
+            assert!(is(text), "{text}");
+        }
+        for text in [
+            "evil.example",
+            "192.0.2.1.evil.example",
+            "care.local.evil.example",
+            "local.example",
+            "care.",
+            "127.1",
+        ] {
+            assert!(!is(text), "{text}");
         }
     }
 

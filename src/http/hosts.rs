@@ -14,11 +14,23 @@ pub struct AllowedHosts {
     listed: Vec<(String, Option<u16>)>,
 }
 
+/// What a listener is called beside what it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Usual {
+    /// The names of this machine alone: nobody else comes there.
+    Loopback,
+    /// As long as it was told nothing, what no page can have resolve to it: whoever comes there need not say
+    /// who he is, so that its name alone gives such a page away. And the machine's own name, if it has one.
+    Local(Option<String>),
+    /// As long as it was told nothing, anything: such a page brings nobody's token.
+    Any,
+}
+
 /// What one listener is called.
 #[derive(Debug, Clone)]
 pub struct Hosts {
     allowed: AllowedHosts,
-    loopback: bool,
+    usual: Usual,
 }
 
 impl AllowedHosts {
@@ -64,15 +76,15 @@ impl AllowedHosts {
 }
 
 impl Hosts {
-    /// On a `loopback` listener the names of this machine alone, and those allowed. On any other one those
-    /// allowed, or every one where none are: what it is called is not known here.
-    pub fn new(allowed: AllowedHosts, loopback: bool) -> Self {
-        Self { allowed, loopback }
+    /// The names allowed, and the usual ones.
+    pub fn new(allowed: AllowedHosts, usual: Usual) -> Self {
+        Self { allowed, usual }
     }
 
     /// Whether a request is for this listener. Its target may name a host, too.
     pub fn admit(&self, headers: &HeaderMap, target: &Uri) -> bool {
-        if self.allowed.any || (!self.loopback && self.allowed.listed.is_empty()) {
+        let untold = self.allowed.is_empty();
+        if self.allowed.any || (self.usual == Usual::Any && untold) {
             return true;
         }
         let host = headers
@@ -83,8 +95,18 @@ impl Hosts {
     }
 
     fn is_own(&self, host: &str) -> bool {
-        Authority::parse(host)
-            .is_some_and(|host| (self.loopback && host.is_loopback()) || self.allowed.lists(&host))
+        let Some(host) = Authority::parse(host) else {
+            return false;
+        };
+        let usual = match &self.usual {
+            Usual::Loopback => host.is_loopback(),
+            Usual::Local(own) => {
+                let is_own = |own: &String| own.eq_ignore_ascii_case(host.host);
+                self.allowed.is_empty() && (host.is_local() || own.as_ref().is_some_and(is_own))
+            }
+            Usual::Any => false,
+        };
+        usual || self.allowed.lists(&host)
     }
 }
 
@@ -92,9 +114,9 @@ impl Hosts {
 mod tests {
     use super::*;
 
-    fn hosts(listed: &[&str], loopback: bool) -> Hosts {
+    fn hosts(listed: &[&str], usual: Usual) -> Hosts {
         let listed: Vec<_> = listed.iter().map(|host| (*host).to_owned()).collect();
-        Hosts::new(AllowedHosts::parse(&listed).unwrap(), loopback)
+        Hosts::new(AllowedHosts::parse(&listed).unwrap(), usual)
     }
 
     fn admits(hosts: &Hosts, host: &'static str) -> bool {
@@ -105,9 +127,9 @@ mod tests {
 
     #[test]
     fn a_listener_has_the_names_that_it_was_given() {
-        let own = hosts(&[], true);
-        let named = hosts(&["Care.Example", "b.example:8443"], true);
-        let open = hosts(&["care.example"], false);
+        let own = hosts(&[], Usual::Loopback);
+        let named = hosts(&["Care.Example", "b.example:8443"], Usual::Loopback);
+        let open = hosts(&["care.example"], Usual::Any);
         for (host, of_own, of_named, of_open) in [
             ("localhost:8888", true, true, false),
             ("[::1]", true, true, false),
@@ -123,14 +145,30 @@ mod tests {
             let told = [&own, &named, &open].map(|hosts| admits(hosts, host));
             assert_eq!(told, [of_own, of_named, of_open], "{host}");
         }
-        for open in [hosts(&[], false), hosts(&["*"], true)] {
+        let local = || Usual::Local(Some("pc.care.example".into()));
+        for (host, admitted) in [
+            ("PC.care.example:8888", true),
+            ("pc", true),
+            ("192.0.2.1", true),
+            ("evil.example", false),
+            ("pc.evil.example", false),
+        ] {
+            assert_eq!(admits(&hosts(&[], local()), host), admitted, "{host}");
+            // Who has named some has named all.
+            assert!(!admits(&hosts(&["care.example"], local()), host), "{host}");
+        }
+        for open in [
+            hosts(&[], Usual::Any),
+            hosts(&["*"], Usual::Loopback),
+            hosts(&["*"], local()),
+        ] {
             assert!(admits(&open, "anybody.example"));
         }
     }
 
     #[test]
     fn a_target_with_a_host_is_held_against_the_names_as_well() {
-        let own = hosts(&[], true);
+        let own = hosts(&[], Usual::Loopback);
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, "localhost".parse().unwrap());
         assert!(own.admit(&headers, &Uri::from_static("http://127.0.0.1/")));

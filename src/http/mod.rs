@@ -48,7 +48,7 @@ use tower_http::{
 pub use accept::{Terms, serve};
 pub use demo::{Demo, hint};
 pub use door::{Door, Face};
-pub use hosts::{AllowedHosts, Hosts};
+pub use hosts::{AllowedHosts, Hosts, Usual};
 pub use origins::Origins;
 pub use proxies::Proxies;
 pub use tls::{Tls, TlsError};

@@ -1,8 +1,8 @@
 //! The names that a listener answers to: a page whose own name was made to resolve to this machine is
 //! told from one of this machine's by its `Host` alone.
 
-use super::{Answer, handshake, open, request, say, tuned};
-use crate::support::Server;
+use super::{Answer, CARE, CARE_TABLES, handshake, open, request, say, tuned};
+use crate::support::{Options, Server};
 
 /// What is asked under a name, in every way that there is.
 const TARGETS: [&str; 9] = [
@@ -141,11 +141,51 @@ async fn a_listener_answers_to_the_names_that_it_was_given() {
 }
 
 #[tokio::test]
-async fn a_listener_that_others_reach_answers_to_every_name_until_it_is_given_some() {
+async fn where_nobody_says_who_he_is_no_page_can_have_its_own_name_resolve_to_the_server() {
     let server = open("");
-    for answer in sockets(&server, "gateway").await {
-        assert_eq!((answer.status, answer.close_code()), (101, None));
+    // As a browser in the same network, or a program beside it, asks for it.
+    for host in [
+        "gateway",
+        "gateway:8888",
+        "localhost:8888",
+        "192.0.2.1:8888",
+        "[2001:db8::1]:8888",
+        "buero.local",
+        "care.home.arpa:8888",
+        "rowcast.default.svc.cluster.local",
+    ] {
+        holds(&server, host, true).await;
     }
+    for host in [
+        "rebound.evil.example:8888",
+        "192.0.2.1.evil.example",
+        "localhost.evil.example",
+        "gateway.evil.example",
+        "gateway.",
+        "local.evil",
+    ] {
+        holds(&server, host, false).await;
+    }
+    assert!(
+        server.log().contains("server.allowed_hosts"),
+        "{}",
+        server.log()
+    );
+}
+
+#[tokio::test]
+async fn a_listener_that_others_reach_answers_to_every_name_until_it_is_given_some() {
+    let server = Server::with(Options {
+        config: Some(format!(
+            "[auth]\nkey = \"a secret of the tests, of more than 32 bytes\"\n{CARE}"
+        )),
+        database: Some(CARE_TABLES.into()),
+        listen: Some("0.0.0.0:0".into()),
+        ..Options::default()
+    });
+    let asked = request("GET /api/topics", "Host: care.example.org\r\n");
+    assert_eq!(say(server.address(), &asked).await.error(), "token_missing");
+    assert!(!server.log().contains("server.allowed_hosts"));
     let server = open("allowed_hosts = [\"care.example.org\"]");
     for (host, status) in [
         ("care.example.org", 101),

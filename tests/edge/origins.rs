@@ -142,7 +142,10 @@ fn told(answer: &Answer) -> (u16, Option<u16>) {
 #[tokio::test]
 async fn only_the_same_host_and_listed_origins_come_in_whatever_others_look_like() {
     let listed = LISTED.map(|(scheme, host, port)| format!("\"{scheme}://{host}{port}\""));
-    let server = open(&format!("allowed_origins = [{}]", listed.join(", ")));
+    let server = open(&format!(
+        "allowed_hosts = [\"care.example\"]\nallowed_origins = [{}]",
+        listed.join(", ")
+    ));
     let own = [
         ("http", "care.example", ":8888"),
         ("https", "care.example", ":8888"),
@@ -212,7 +215,7 @@ async fn only_the_same_host_and_listed_origins_come_in_whatever_others_look_like
 
 #[tokio::test]
 async fn a_usual_port_may_be_written_in_host_and_counts_for_its_scheme_alone() {
-    let server = open("");
+    let server = open("allowed_hosts = [\"*\"]");
     for (host, origin, admitted) in [
         ("care.example:443", "https://care.example", true),
         ("care.example:80", "http://care.example", true),

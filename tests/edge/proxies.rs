@@ -154,7 +154,8 @@ async fn nobody_else_is_believed() {
 
 #[tokio::test]
 async fn a_proxy_says_whether_a_page_came_protected_and_no_other_host() {
-    let server = super::open("trusted_proxies = [\"127.0.0.1\"]");
+    let server =
+        super::open("trusted_proxies = [\"127.0.0.1\"]\nallowed_hosts = [\"care.example\"]");
     let address = server.address().replace("0.0.0.0", "127.0.0.1");
     for (told, origin, admitted) in [
         ("X-Forwarded-Proto: https", "https://care.example", true),
