@@ -49,8 +49,8 @@ impl Proxies {
     }
 
     /// For whom one of them, at `own`, asks: the last hop that is none of them, for what stands before it
-    /// may be that hop's invention. Where all are, the first. Where there is none, or it cannot be
-    /// read, the proxy itself.
+    /// may be that hop's invention. Where all are, the last of them, which the proxy has written itself:
+    /// a client may have written the others. Where that cannot be read, or there is none, the proxy.
     ///
     /// `X-Forwarded-For` counts, and `Forwarded` (RFC 7239) only where that is missing.
     pub fn client(&self, own: IpAddr, headers: &HeaderMap) -> IpAddr {
@@ -60,7 +60,7 @@ impl Proxies {
         } else {
             header::FORWARDED
         };
-        let mut first = own;
+        let mut nearest = None;
         for hop in hops(headers, &name).rev() {
             let hop = if listed {
                 Some(hop)
@@ -68,12 +68,12 @@ impl Proxies {
                 parameter(hop, "for")
             };
             match hop.and_then(address) {
-                Some(hop) if self.contain(hop) => first = hop,
+                Some(hop) if self.contain(hop) => drop(nearest.get_or_insert(hop)),
                 Some(client) => return client,
-                None => return own,
+                None => break,
             }
         }
-        first
+        nearest.unwrap_or(own)
     }
 
     /// How a client came to one of them, as the nearest says.
@@ -231,7 +231,12 @@ mod tests {
             (xff("2001:db8::7"), "2001:db8::7"),
             (xff("[2001:db8::7]:1"), "2001:db8::7"),
             (xff("[2001:db8::7]"), "2001:db8::7"),
-            (xff("10.0.0.7, 10.0.0.2"), "10.0.0.7"),
+            // A client within the networks may have written whatever stands before it.
+            (xff("10.0.0.7, 10.0.0.2"), "10.0.0.2"),
+            (xff("127.0.0.1, 10.0.0.7, 10.0.0.2"), "10.0.0.2"),
+            (xff("evil, 10.0.0.2"), "10.0.0.2"),
+            (xff("10.0.0.2"), "10.0.0.2"),
+            (fwd("for=10.0.0.7, for=_hidden, for=10.0.0.2"), "10.0.0.2"),
             (
                 vec![
                     ("x-forwarded-for", "192.0.2.1"),

@@ -143,6 +143,28 @@ async fn what_cannot_be_read_is_the_proxys_own_and_this_machine_has_no_bound() {
 }
 
 #[tokio::test]
+async fn a_client_within_the_networks_does_not_come_out_of_its_bound_by_what_it_writes() {
+    let server = behind_a_proxy();
+    let mut sockets = Vec::new();
+    for forwarded in [
+        "X-Forwarded-For: 10.7.7.7\r\n",
+        "X-Forwarded-For: 10.1.1.1, 10.7.7.7\r\n",
+    ] {
+        sockets.push(socket(&server, forwarded).await.unwrap());
+    }
+    for forwarded in [
+        "X-Forwarded-For: 127.0.0.1, 10.7.7.7\r\n",
+        "X-Forwarded-For: 10.1.1.2, 10.7.7.7\r\n",
+        "X-Forwarded-For: evil, 10.7.7.7\r\n",
+        "X-Forwarded-For: 10.1.1.3\r\nX-Forwarded-For: 10.7.7.7\r\n",
+        "Forwarded: for=_hidden, for=10.7.7.7\r\n",
+    ] {
+        let refused = socket(&server, forwarded).await.err();
+        assert_eq!(refused, Some(503), "{forwarded}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_else_is_believed() {
     let server = tuned("trusted_proxies = [\"10.0.0.0/8\"]\nmax_connections_per_address = 1");
     let mut sockets = Vec::new();
