@@ -14,8 +14,9 @@ use crate::{
     clock::now_ms,
     event::{BadEvent, Event},
     identity::Identity,
+    predicate,
     protocol::{self, ErrorCode, Failure},
-    topic::{Base, Table, Topic},
+    topic::{Base, Table, Topic, View},
 };
 
 /// `GET /api/topics`
@@ -52,7 +53,7 @@ fn describe(topic: &Topic, table: Option<&Table>) -> Json {
         Base::Query { .. } => described["watch"] = view.tables().collect(),
     }
     described["key"] = json!(view.key);
-    described["where"] = json!(view.condition);
+    described["where"] = json!(told_condition(view, table));
     described["order"] = json!(view.spelled_order());
     described["page_size"] = view.page_size.into();
     described["max_page_size"] = view.max_page_size.into();
@@ -63,6 +64,17 @@ fn describe(topic: &Topic, table: Option<&Table>) -> Json {
         described["schema"] = topic.schema(table);
     }
     described
+}
+
+/// The condition of a view as its client may read it: it names columns, and what stands in them.
+fn told_condition<'a>(view: &'a View, table: Option<&Table>) -> Option<&'a str> {
+    let text = view.condition.as_deref()?;
+    if view.columns.is_empty() {
+        return Some(text);
+    }
+    let condition = predicate::parse(text, table?).ok()?;
+    let shown = condition.columns().all(|column| view.shows(column));
+    shown.then_some(text)
 }
 
 /// A topic's name in the path; one that is no UTF-8 is no topic's.

@@ -91,3 +91,38 @@ async fn a_filter_that_one_role_may_set_is_not_lent_to_another() {
     assert_eq!(doctor.ask(query.clone()).await["op"], "replace");
     assert_eq!(nurse.ask(query).await["error"], "bad_param");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_condition_over_columns_that_somebody_does_not_see_is_not_shown_to_him() {
+    let topic = |name: &str, condition: &str, more: &str| {
+        format!(
+            "[[topics]]\ntype = \"{name}\"\ntable = \"patient\"\nwhere = \"{condition}\"\n{more}\n"
+        )
+    };
+    let roles = "columns_by_role = { nurse = [\"name\"], doctor = [\"*\"] }";
+    let config = [
+        "[auth]\nkey = \"a secret of the tests, of 32 bytes and more\"\n",
+        &topic("both", "SECRET <> 'CANARY' AND name IS NOT NULL", roles),
+        &topic("named", "name <> 'x'", roles),
+        &topic("listed", "bed <> 'CANARY'", "columns = [\"id\", \"name\"]"),
+        &topic("whole", "bed <> 'y'", ""),
+    ]
+    .concat();
+    let server = Server::configured(&config, TABLE);
+    let told = async |role: &str| {
+        let asked = reqwest::Client::new()
+            .get(server.url("/api/topics"))
+            .header("token", token(json!({ "role": role })));
+        let text = asked.send().await.unwrap().text().await.unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let all = answer["topics"].as_array().unwrap().iter();
+        let conditions: Vec<_> = all.map(|topic| topic["where"].clone()).collect();
+        (conditions, text.contains("CANARY"))
+    };
+    let (named, whole) = (json!("name <> 'x'"), json!("bed <> 'y'"));
+    let both = json!("SECRET <> 'CANARY' AND name IS NOT NULL");
+    let null = serde_json::Value::Null;
+    let nurse = vec![null.clone(), named.clone(), null.clone(), whole.clone()];
+    assert_eq!(told("nurse").await, (nurse, false));
+    assert_eq!(told("doctor").await, (vec![both, named, null, whole], true));
+}
