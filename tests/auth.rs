@@ -9,6 +9,7 @@ mod keys;
 mod lives;
 mod matrix;
 mod presented;
+mod publish;
 mod revoked;
 mod secrets;
 mod shares;

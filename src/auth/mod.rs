@@ -75,6 +75,8 @@ pub struct Settings {
     pub forward_cache: Duration,
     /// Claims that make somebody an operator; nobody is one where there are none.
     pub operator: Map<String, Json>,
+    /// Claims with which somebody may publish, beside operators.
+    pub publish: Map<String, Json>,
     /// How long a revocation is kept: as long as a token may live.
     pub keep_revoked: Duration,
     /// Whether there may be other gateways, which are to be told of revocations.
@@ -146,6 +148,7 @@ struct Inner {
     jwt: Jwt,
     forward: Option<Forward>,
     operator: Map<String, Json>,
+    publish: Map<String, Json>,
     revoked: Revoked,
     grants: Grants,
     metrics: Metrics,
@@ -186,6 +189,7 @@ impl Auth {
             },
             forward: forward.transpose()?,
             operator: settings.operator,
+            publish: settings.publish,
             revoked: Revoked::new(settings.keep_revoked, metrics.clone()),
             grants: Grants::default(),
             metrics,
@@ -255,12 +259,15 @@ impl Auth {
 
     /// Whether somebody may do what operators do.
     pub fn is_operator(&self, identity: &Identity) -> bool {
-        let wanted = &self.0.operator;
-        let has = |(name, value): (&String, &Json)| match identity.claim(name) {
-            Some(Json::Array(all)) => all.contains(value),
-            claim => claim == Some(value),
-        };
-        !wanted.is_empty() && wanted.iter().all(has)
+        has(identity, &self.0.operator)
+    }
+
+    /// Whether somebody may publish events. Where nobody is judged everybody may; where it is not said who
+    /// may, and nobody need say who he is, too.
+    pub fn may_publish(&self, identity: &Identity) -> bool {
+        let inner = &self.0;
+        let everybody = !self.judges() || (inner.anonymous && inner.publish.is_empty());
+        everybody || has(identity, &inner.publish) || self.is_operator(identity)
     }
 
     /// Takes a revocation in: whom it concerns is told now, and refused from now on.
@@ -345,6 +352,15 @@ impl Auth {
             false => Ok(identity),
         }
     }
+}
+
+/// Whether somebody has all of these claims, if they are any; of one that is a list one must be it.
+fn has(identity: &Identity, wanted: &Map<String, Json>) -> bool {
+    let claims = |(name, value): (&String, &Json)| match identity.claim(name) {
+        Some(Json::Array(all)) => all.contains(value),
+        claim => claim == Some(value),
+    };
+    !wanted.is_empty() && wanted.iter().all(claims)
 }
 
 impl Refused {

@@ -60,6 +60,9 @@ pub struct Auth {
     pub token_in_url: bool,
     /// Claims that make somebody an operator. Default nobody is.
     pub operator: Map<String, Json>,
+    /// Claims with which somebody may publish events, beside operators. Default nobody's, unless who brings no
+    /// token is admitted: what somebody may see is not his to tell the others.
+    pub publish: Map<String, Json>,
     /// How long a revocation is kept, in ms. Default 2,592,000,000, thirty days: longer than tokens for
     /// browsers should live.
     #[serde(
@@ -150,6 +153,11 @@ impl Auth {
                 "says how long answers are kept, and nobody is asked; set forward_url",
             ),
             (
+                !self.judges() && !self.publish.is_empty(),
+                "publish",
+                needs_way,
+            ),
+            (
                 tokens.any(|(index, one)| twice(index, one)),
                 "tokens",
                 "one token stands there twice",
@@ -212,6 +220,7 @@ impl Config {
             forward_url: auth.forward_url.clone(),
             forward_cache: auth.forward_cache,
             operator: auth.operator.clone(),
+            publish: auth.publish.clone(),
             keep_revoked: auth.keep_revoked,
             others,
             keys,

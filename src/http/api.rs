@@ -124,6 +124,12 @@ impl Edge {
     async fn publish(&self, request: Request) -> Result<String, Failure> {
         let identity = request.extensions().get::<Identity>().cloned();
         let identity = identity.unwrap_or_else(Identity::anonymous);
+        if !self.gateway.auth.may_publish(&identity) {
+            return Err(Failure {
+                detail: Some("token: one with the claims of auth.publish"),
+                ..ErrorCode::Forbidden.into()
+            });
+        }
         let text = answer::json_text(request, self.body_timeout)
             .await?
             .ok_or(ErrorCode::BadJson)?;

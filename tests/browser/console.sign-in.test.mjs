@@ -39,7 +39,7 @@ describe("the console's sign-in", { concurrency: false }, () => {
 
   before(async () => {
     server = await Server.create();
-    await server.configure(`[auth]\nkey = "${SECRET}"\nleeway_ms = 0\noperator = { role = "admin" }\n`);
+    await server.configure(`[auth]\nkey = "${SECRET}"\nleeway_ms = 0\noperator = { role = "admin" }\npublish = { sub = "ann" }\n`);
     await server.start();
     writer = new Writer(server.database);
     browser = await launchBrowser();

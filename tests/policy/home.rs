@@ -62,7 +62,7 @@ impl Home {
         database.sql(ROWS);
         let config = format!(
             "[database]\nurl = \"{}\"\nslot = \"slot_{}\"\nheartbeat_interval_ms = 500\n\
-             [bus]\nurl = \"{}\"\n[auth]\nkey = \"{SECRET}\"\n{}",
+             [bus]\nurl = \"{}\"\n[auth]\nkey = \"{SECRET}\"\npublish = {{ tenant = \"oak\" }}\n{}",
             database.url(),
             database.name(),
             nats.url(),
