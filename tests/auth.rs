@@ -14,6 +14,7 @@ mod revoked;
 mod secrets;
 mod shares;
 mod storm;
+mod topics;
 
 use reqwest::StatusCode;
 use serde_json::{Value as Json, json};

@@ -155,7 +155,13 @@ impl Edge {
             return opened(as_what, subprotocol);
         }
         let query = request.uri().query().unwrap_or("");
-        let opening = self.opening(query, admission.clone().ok());
+        // Who may yet say who he is may see other topics then.
+        let says_hello = subprotocol.is_some() || says_hello(query);
+        let says_later = |identity: &Identity| {
+            says_hello && identity.is_anonymous() && self.gateway.auth.judges()
+        };
+        let known = admission.clone().ok();
+        let opening = self.opening(query, known.filter(|identity| !says_later(identity)));
         let opening = opening.map(|opening| Opening {
             hello_first: opening.hello_first || subprotocol.is_some(),
             ..opening
@@ -297,4 +303,10 @@ fn told(headers: &HeaderMap, closed: As, answered: NotUpgraded) -> Result<As, No
         true => Ok(closed),
         false => Err(answered),
     }
+}
+
+/// Whether a socket with these parameters begins with a hello.
+fn says_hello(query: &str) -> bool {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.any(|(name, value)| name == "hello" && value == "1")
 }

@@ -145,7 +145,8 @@ impl Session {
             let failure = Failure::param("since: in the URL, or on a socket with hello=1");
             return self.fail(failure.to(hello.rid)).await;
         }
-        let was_unknown = self.rights.owes_token;
+        // Nobody was, or nobody in particular.
+        let was_unknown = self.silent && self.identity.is_anonymous();
         if self.introduced(hello.rid.as_ref(), hello.token).await? == Introduced::No {
             return Ok(());
         }
