@@ -23,7 +23,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::{Map, Value as Json};
-use tokio::sync::{Mutex, MutexGuard, mpsc};
+use tokio::{
+    sync::{Mutex, MutexGuard, mpsc, oneshot},
+    time::timeout,
+};
 
 pub use algorithm::Algorithm;
 pub use claims::Rules;
@@ -53,6 +56,9 @@ pub const RETRY_AFTER_MS: u32 = 5000;
 
 /// Revocations on their way to other gateways.
 const ANNOUNCED: usize = 256;
+
+/// How long a revocation may be on its way: it is some milliseconds, and somebody waits for it.
+const ANNOUNCING: Duration = Duration::from_secs(3);
 
 /// What is judged, and by what.
 #[derive(Debug, Clone, Default)]
@@ -150,8 +156,17 @@ struct Inner {
     grants: Grants,
     metrics: Metrics,
     /// None where there are no other gateways.
-    announce: Option<mpsc::Sender<Revocation>>,
-    announced: Mutex<mpsc::Receiver<Revocation>>,
+    announce: Option<mpsc::Sender<Announcement>>,
+    announced: Mutex<mpsc::Receiver<Announcement>>,
+}
+
+/// A revocation that all gateways are to be told of.
+#[derive(Debug)]
+pub struct Announcement {
+    /// What they are told.
+    pub revocation: Revocation,
+    /// Said when it is certain to be on its way to them; dropped where it cannot be.
+    pub told: oneshot::Sender<()>,
 }
 
 /// What can be said at once.
@@ -274,17 +289,27 @@ impl Auth {
         tracing::info!(sessions = ended, "revoked");
     }
 
-    /// The same, and on all other gateways, as far as there is somebody who tells them.
+    /// The same, and on all other gateways that there are.
     ///
-    /// Returns whether they will be told; not where so many wait for that already.
-    pub fn revoke_everywhere(&self, revocation: Revocation) -> bool {
+    /// Returns whether they are told; where not, it holds here alone. That takes some seconds at the most.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it holds here, and the others may be told.
+    pub async fn revoke_everywhere(&self, revocation: Revocation) -> bool {
         self.revoke(&revocation);
-        let announce = self.0.announce.as_ref();
-        announce.is_none_or(|announce| announce.try_send(revocation).is_ok())
+        let Some(announce) = &self.0.announce else {
+            return true;
+        };
+        let (told, is_told) = oneshot::channel();
+        let announcement = Announcement { revocation, told };
+        match announce.try_send(announcement) {
+            Ok(()) => matches!(timeout(ANNOUNCING, is_told).await, Ok(Ok(()))),
+            Err(_) => false,
+        }
     }
 
     /// What others are to be told, for the one who tells them.
-    pub async fn announced(&self) -> MutexGuard<'_, mpsc::Receiver<Revocation>> {
+    pub async fn announced(&self) -> MutexGuard<'_, mpsc::Receiver<Announcement>> {
         self.0.announced.lock().await
     }
 

@@ -15,6 +15,10 @@ use crate::{
     protocol::{ErrorCode, Failure},
 };
 
+/// What is said where NATS does not take it.
+const ALONE: &str = "it holds on this gateway alone: repeat it; if that does not help, \
+    its NATS user lacks a permission of nats/server.conf";
+
 /// `POST /api/revoke`, with `{"sub":…}` or `{"jti":…}`. For operators alone: where nobody is one it is
 /// as forbidden as anything.
 pub async fn revoke(State(edge): State<Arc<Edge>>, request: Request) -> Response {
@@ -34,10 +38,12 @@ impl Edge {
         let body =
             answer::json_object(request, self.body_timeout, &self.gateway.config.json).await?;
         let revocation = Revocation::read(&body).map_err(Failure::param)?;
-        match auth.revoke_everywhere(revocation) {
+        match auth.revoke_everywhere(revocation).await {
             true => Ok(()),
-            // Here it holds; the others do not know of it.
-            false => Err(ErrorCode::BusUnavailable.into()),
+            false => Err(Failure {
+                detail: Some(ALONE),
+                ..ErrorCode::BusUnavailable.into()
+            }),
         }
     }
 }
