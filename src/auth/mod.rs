@@ -16,6 +16,7 @@ mod grants;
 mod jwks;
 mod jwt;
 mod key;
+mod published;
 mod revoked;
 mod url;
 
