@@ -220,7 +220,7 @@ pub(super) async fn revocations(bus: JetStreamBus, auth: Auth, loops: Loops) {
                     }
                 }
                 told = heard.next() => match told {
-                    Some(body) => match revocation(&body) {
+                    Some(body) => match revocation(&auth, &body) {
                         Some(revocation) => {
                             auth.revoke(&revocation);
                             for (_, told) in under_way.extract_if(.., |(sent, _)| *sent == body) {
@@ -228,7 +228,7 @@ pub(super) async fn revocations(bus: JetStreamBus, auth: Auth, loops: Loops) {
                                 let _ = told.send(());
                             }
                         }
-                        None => warn!("what was told on the control subject revoke is no revocation"),
+                        None => warn!("what was told on the control subject revoke is no revocation, or one of tokens that are over"),
                     },
                     None => break,
                 },
@@ -237,8 +237,8 @@ pub(super) async fn revocations(bus: JetStreamBus, auth: Auth, loops: Loops) {
     }
 }
 
-fn revocation(body: &[u8]) -> Option<Revocation> {
+fn revocation(auth: &Auth, body: &[u8]) -> Option<Revocation> {
     let fits = body.len() <= MAX_REVOCATION_BYTES;
     let body = fits.then(|| serde_json::from_slice(body).ok())??;
-    Revocation::read(&body).ok()
+    auth.revocation(&body).ok()
 }

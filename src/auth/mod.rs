@@ -202,7 +202,7 @@ impl Auth {
             },
             forward: forward.transpose()?,
             operator: settings.operator,
-            revoked: Revoked::new(settings.keep_revoked, metrics.clone()),
+            revoked: Revoked::new(settings.keep_revoked, leeway, metrics.clone()),
             grants: Grants::default(),
             metrics,
             announce: settings.others.then_some(announce),
@@ -277,6 +277,18 @@ impl Auth {
             claim => claim == Some(value),
         };
         !wanted.is_empty() && wanted.iter().all(has)
+    }
+
+    /// Reads a revocation, as [`Revocation::read`], that still ends something.
+    ///
+    /// # Errors
+    /// What is needed instead.
+    pub fn revocation(&self, body: &Map<String, Json>) -> Result<Revocation, &'static str> {
+        let revocation = Revocation::read(body)?;
+        match self.0.revoked.is_over(&revocation) {
+            true => Err("until: a time to come, at which the last of the tokens ends"),
+            false => Ok(revocation),
+        }
     }
 
     /// Takes a revocation in: whom it concerns is told now, and refused from now on.

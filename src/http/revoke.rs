@@ -10,7 +10,6 @@ use serde_json::json;
 
 use super::{Edge, answer};
 use crate::{
-    auth::Revocation,
     identity::Identity,
     protocol::{ErrorCode, Failure},
 };
@@ -37,7 +36,7 @@ impl Edge {
         }
         let body =
             answer::json_object(request, self.body_timeout, &self.gateway.config.json).await?;
-        let revocation = Revocation::read(&body).map_err(Failure::param)?;
+        let revocation = auth.revocation(&body).map_err(Failure::param)?;
         match auth.revoke_everywhere(revocation).await {
             true => Ok(()),
             false => Err(Failure {

@@ -240,6 +240,11 @@ async fn no_token_that_was_tampered_with_is_let_in_and_nobody_is_asked_for_its_s
         (
             "issuers",
             ed.sign(Some("ed"), &claims(json!({ "iss": [ISSUER] }))),
+        (
+            "iat future",
+            ed.sign(Some("ed"), &claims(json!({ "iat": now() + 90 }))),
+            invalid,
+        ),
             invalid,
         ),
         (
