@@ -9,7 +9,7 @@ use std::{
 use futures_util::FutureExt;
 use reqwest::{
     Client,
-    header::{ACCEPT, AUTHORIZATION, COOKIE, HeaderName, ORIGIN},
+    header::{ACCEPT, AUTHORIZATION, COOKIE, HeaderName, HeaderValue, ORIGIN},
 };
 use serde_json::{Map, Value as Json};
 use tokio::{
@@ -99,6 +99,11 @@ impl Forward {
     /// # Cancel safety
     /// Cancel safe: the endpoint may have been asked in vain.
     pub async fn ask(&self, presented: &Presented) -> Admission {
+        let is_text = |token: &String| HeaderValue::from_str(token).is_ok();
+        if !presented.token.as_ref().is_none_or(is_text) {
+            // It cannot be asked about, and nobody has issued it.
+            return Err(Refused::Invalid("malformed"));
+        }
         let Some(answers) = &self.answers else {
             return self.endpoint.ask(presented).await;
         };
