@@ -49,9 +49,6 @@ use jwks::Jwks;
 use jwt::{Judged, Jwt};
 use revoked::Revoked;
 
-/// The longest token. What is in one is a few hundred bytes.
-pub const MAX_TOKEN_BYTES: usize = 4 * 1024;
-
 /// When who could not be judged may try again.
 pub const RETRY_AFTER_MS: u32 = 5000;
 
@@ -82,6 +79,8 @@ pub struct Settings {
     pub forward_cache: Duration,
     /// Claims that make somebody an operator; nobody is one where there are none.
     pub operator: Map<String, Json>,
+    /// The most bytes of a token. What is in one is a few hundred.
+    pub token_bytes: usize,
     /// How long a revocation is kept: as long as a token may live.
     pub keep_revoked: Duration,
     /// Whether there may be other gateways, which are to be told of revocations.
@@ -153,6 +152,7 @@ struct Inner {
     jwt: Jwt,
     forward: Option<Forward>,
     operator: Map<String, Json>,
+    token_bytes: usize,
     revoked: Revoked,
     grants: Grants,
     metrics: Metrics,
@@ -202,6 +202,7 @@ impl Auth {
             },
             forward: forward.transpose()?,
             operator: settings.operator,
+            token_bytes: settings.token_bytes,
             revoked: Revoked::new(settings.keep_revoked, leeway, metrics.clone()),
             grants: Grants::default(),
             metrics,
@@ -350,7 +351,7 @@ impl Auth {
                 false => Step::Admission(self.nobody()),
             };
         };
-        if token.len() > MAX_TOKEN_BYTES {
+        if token.len() > inner.token_bytes {
             return Step::Admission(Err(Refused::Invalid("too_long")));
         }
         if let Some(admission) = inner.fixed.judge(token, inner.jwt.rules.leeway) {

@@ -212,6 +212,7 @@ impl Config {
             forward_url: auth.forward_url.clone(),
             forward_cache: auth.forward_cache,
             operator: auth.operator.clone(),
+            token_bytes: self.limits.token_bytes,
             keep_revoked: auth.keep_revoked,
             others,
             keys,
