@@ -22,6 +22,7 @@ use super::{
     answers::{Answers, Question},
     claims,
     fetch::{self, NoAnswer, PATIENCE},
+    shares::Shares,
 };
 use crate::metrics::Metrics;
 
@@ -60,6 +61,7 @@ struct Endpoint {
     /// Places of all that are under way or wait.
     places: Semaphore,
     room: Semaphore,
+    shares: Shares,
     leeway: Duration,
     metrics: Metrics,
 }
@@ -81,6 +83,7 @@ impl Forward {
             url,
             places: Semaphore::new(AT_ONCE + WAITING),
             room: Semaphore::new(AT_ONCE),
+            shares: Shares::default(),
             leeway,
             metrics,
         };
@@ -118,13 +121,14 @@ impl Forward {
 impl Endpoint {
     async fn ask(&self, presented: &Presented) -> Admission {
         let end = Instant::now() + PATIENCE;
-        let place = self.places.try_acquire().ok();
-        let room = match place {
-            Some(_) => timeout(LONGEST_WAIT, self.room.acquire()).await.ok(),
-            None => None,
+        let room = async {
+            // Who waits for his own share has no place among those who wait for all.
+            let share = self.shares.take(presented.from).await;
+            let place = self.places.try_acquire().ok()?;
+            Some((share, place, self.room.acquire().await.ok()?))
         };
         // No word in the log: where there are too many, there would be too many lines.
-        let Some(Ok(_room)) = room else {
+        let Ok(Some(_held)) = timeout(LONGEST_WAIT, room).await else {
             self.metrics.limited("forward");
             return Err(Refused::Unavailable);
         };

@@ -16,13 +16,14 @@ mod grants;
 mod jwks;
 mod jwt;
 mod key;
+mod presented;
 mod published;
 mod revoked;
+mod shares;
 mod url;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use serde_json::{Map, Value as Json};
 use tokio::{
     sync::{Mutex, MutexGuard, mpsc, oneshot},
@@ -34,6 +35,7 @@ pub use claims::Rules;
 pub use fixed::FixedToken;
 pub use grants::Grant;
 pub use key::{BadKey, Key};
+pub use presented::{Handshake, Presented};
 pub use revoked::Revocation;
 pub use url::HttpUrl;
 
@@ -117,30 +119,6 @@ pub enum Refused {
 
 /// Who somebody is, or why he is nobody.
 pub type Admission = Result<Identity, Refused>;
-
-/// What somebody brings.
-#[derive(Clone, Default)]
-pub struct Presented {
-    /// A token, wherever it stood.
-    pub token: Option<String>,
-    /// What of his request an endpoint is asked with.
-    pub handshake: Handshake,
-}
-
-/// What of a request an endpoint is asked with.
-#[derive(Clone, Default)]
-pub struct Handshake {
-    /// The path, without parameters.
-    pub path: Option<Bytes>,
-    /// The header `cookie`; none where no page that may connect has sent it.
-    pub cookie: Option<Bytes>,
-    /// The header `authorization`.
-    pub authorization: Option<Bytes>,
-    /// The header `token`.
-    pub token: Option<Bytes>,
-    /// The header `origin`.
-    pub origin: Option<Bytes>,
-}
 
 /// The judge. Cloning shares it.
 #[derive(Clone)]
@@ -421,26 +399,6 @@ impl Refused {
             Self::Invalid(what) => what,
             Self::Unavailable => "unavailable",
         }
-    }
-}
-
-impl Presented {
-    /// A token that came on an open socket.
-    pub fn token(token: String) -> Self {
-        Self {
-            token: Some(token),
-            ..Self::default()
-        }
-    }
-}
-
-/// All of it is secret.
-impl fmt::Debug for Presented {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let token = self.token.as_ref().map(|_| "***");
-        f.debug_struct("Presented")
-            .field("token", &token)
-            .finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,9 @@
 //! Forward authentication: an endpoint of the user's says who somebody is.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -10,7 +13,7 @@ use super::{
     fetched, guarded, handshake, is_served, now, opened, status,
 };
 use crate::{
-    support::{Options, Server, Socket},
+    support::{Options, Server, Socket, wait_until},
     wire::{CARE, CARE_TABLES},
 };
 
@@ -291,4 +294,43 @@ async fn who_somebody_is_is_asked_past_every_proxy() {
     });
     assert_eq!(fetched(&server, QUERY, &[("token", "opaque")]).await.0, 200);
     assert_eq!((endpoint.asked().len(), proxy.asked().len()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_brings_wrong_tokens_waits_for_itself_and_locks_nobody_out() {
+    let endpoint = Endpoint::new("").await;
+    let known = json!({ "sub": "ann" }).to_string();
+    endpoint.answers(Answer::SilenceTo("wrong", known));
+    let server = Arc::new(guarded(&format!(
+        "forward_url = \"{}\"\n[server]\ntrusted_proxies = [\"127.0.0.1\"]",
+        endpoint.url()
+    )));
+    let mut attackers = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let server = server.clone();
+        attackers.spawn(async move {
+            let token = format!("wrong-{n}");
+            let headers = [("token", &*token), ("x-forwarded-for", "198.51.100.7")];
+            fetched(&server, QUERY, &headers).await.0
+        });
+    }
+    wait_until("the attack", async || {
+        let all = server.counted("connections").await >= 100;
+        (all && endpoint.asked().len() >= 32).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    for _ in 0..20 {
+        let headers = [("token", "right"), ("x-forwarded-for", "198.51.100.8")];
+        assert_eq!(fetched(&server, QUERY, &headers).await.0, 200);
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+    let wrong = endpoint.asked();
+    let wrong = wrong.iter().filter(|asked| asked.contains("wrong"));
+    assert_eq!(wrong.count(), 32);
+    attackers.abort_all();
 }
