@@ -112,7 +112,11 @@ impl Forward {
         };
         let ask = || {
             let (endpoint, presented) = (self.endpoint.clone(), presented.clone());
-            async move { endpoint.ask(&presented).await }.boxed()
+            // A task of its own: one that nobody waits for any more would keep its place for ever.
+            let asked = tokio::spawn(async move { endpoint.ask(&presented).await });
+            asked
+                .map(|told| told.unwrap_or(Err(Refused::Unavailable)))
+                .boxed()
         };
         answers.to(Question::of(presented), ask).await
     }
@@ -189,6 +193,31 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_question_that_nobody_waits_for_any_more_gives_its_place_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let url = HttpUrl::parse(&url).unwrap();
+        let keep = Duration::from_secs(60);
+        let forward = Forward::new(url, keep, keep, Metrics::default()).unwrap();
+        let forward = Arc::new(forward);
+        let asking = forward.clone();
+        let presented = Presented::token("opaque".into());
+        let asker = tokio::spawn(async move { asking.ask(&presented).await });
+        let asked = listener.accept().await.unwrap();
+        let room = &forward.endpoint.room;
+        assert_eq!(room.available_permits(), AT_ONCE - 1);
+        asker.abort();
+        assert!(asker.await.unwrap_err().is_cancelled());
+        drop(asked);
+        let free = async {
+            while room.available_permits() < AT_ONCE {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, free).await.unwrap();
+    }
 
     #[tokio::test]
     async fn who_comes_when_too_many_wait_is_told_so_at_once() {
