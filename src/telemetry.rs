@@ -2,6 +2,7 @@
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
+    borrow::Cow,
     io::{self, IsTerminal, Write},
     panic::{self, PanicHookInfo},
 };
@@ -36,6 +37,7 @@ struct Lines(io::Stderr);
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
+        let text = on_one_line(&text);
         self.0.write_all(masked(&text).as_bytes())?;
         Ok(line.len())
     }
@@ -43,6 +45,28 @@ impl Write for Lines {
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
+}
+
+/// An event is one line, whatever stands in it: who could have another line begin could tell the operator
+/// anything. Colours stay; the subscriber lets none through that are not its own.
+fn on_one_line(event: &str) -> Cow<'_, str> {
+    let (text, end) = match event.strip_suffix('\n') {
+        Some(text) => (text, "\n"),
+        None => (event, ""),
+    };
+    let breaks = |c: char| (c.is_control() && c != '\x1b') || matches!(c, '\u{2028}' | '\u{2029}');
+    if !text.contains(breaks) {
+        return Cow::Borrowed(event);
+    }
+    let mut out = String::with_capacity(event.len() + 16);
+    for c in text.chars() {
+        match breaks(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out.push_str(end);
+    Cow::Owned(out)
 }
 
 fn panicked(info: &PanicHookInfo<'_>) {
@@ -71,6 +95,19 @@ fn without_data(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_text_in_an_event_begins_a_line_of_its_own() {
+        let plain = "\x1b[2m2026-11-29\x1b[0m WARN down error=\"é\"\n";
+        assert_eq!(on_one_line(plain), plain);
+        let forged = "WARN down error=\"a\n2026-11-29 INFO all is well\r\u{85}\u{2028}\t\"\n";
+        let told = on_one_line(forged);
+        assert_eq!(
+            told,
+            "WARN down error=\"a\\n2026-11-29 INFO all is well\\r\\u{85}\\u{2028}\\t\"\n"
+        );
+        assert_eq!(on_one_line("a\nb"), "a\\nb");
+    }
 
     #[test]
     fn a_panic_is_told_without_the_text_that_it_is_about() {

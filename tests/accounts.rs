@@ -1,6 +1,7 @@
 //! The users of nats/server.conf: each may do what it must, and nothing else. The server runs on the file
 //! as it is shipped; the processes before it are the real ones.
 
+mod revocations;
 mod wire;
 
 use std::{fs, path::PathBuf};
@@ -291,6 +292,7 @@ fn publishes(user: &str) -> &'static [&'static str] {
             "rowcast.event.t",
             "rowcast.dlq.t",
             "rowcast.control.refresh",
+            "rowcast.control.revoke",
             "rowcast.control.status",
             "$JS.API.STREAM.INFO.ROWCAST",
             "$JS.API.STREAM.MSG.GET.ROWCAST",

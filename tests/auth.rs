@@ -55,7 +55,7 @@ fn handshake(server: &Server, path: &str, headers: &[(&str, &str)]) -> Request {
 }
 
 /// A socket that is opened with these headers.
-async fn opened(server: &Server, headers: &[(&str, &str)]) -> Socket {
+pub async fn opened(server: &Server, headers: &[(&str, &str)]) -> Socket {
     Socket::request(handshake(server, "/socket/all/", headers)).await
 }
 

@@ -305,6 +305,19 @@ fn nothing_is_unwrapped_outside_of_tests() {
 }
 
 #[test]
+fn secrets_are_compared_in_constant_time() {
+    let all = product();
+    let fixed = all.iter().find(|one| one.path.ends_with("auth/fixed.rs"));
+    let code = fixed.unwrap().code();
+    assert_eq!(code.matches("one.sha256.ct_eq(&hash)").count(), 1);
+    let (_, judged) = code.split_once("for one in &self.0").unwrap();
+    let (looked_at, _) = judged.split_once("let now").unwrap();
+    for early in ["break", "return", "==", "find("] {
+        assert!(!looked_at.contains(early), "{early} in {looked_at}");
+    }
+}
+
+#[test]
 fn the_source_is_confirmed_in_one_place() {
     let calls = product()
         .iter()

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::loops::Loops;
 use crate::{
-    auth::{Auth, Revocation},
+    auth::{Announcement, Auth, Revocation},
     bus::{
         Bus, Durability,
         jetstream::{JetStreamBus, JetStreamConfig, Role},
@@ -190,6 +191,9 @@ pub(super) async fn refreshes(bus: JetStreamBus, pages: Pages, loops: Loops) {
 
 /// Passes revocations on: what one gateway is asked to end, all of them do. What is told while this one is
 /// cut off from NATS it does not hear.
+///
+/// NATS does not say to whom it refuses something, nor whether anybody has heard. So whoever asked is told
+/// that all know when this gateway has heard it itself, as one of them.
 pub(super) async fn revocations(bus: JetStreamBus, auth: Auth, loops: Loops) {
     let mut asked = auth.announced().await;
     loop {
@@ -200,19 +204,31 @@ pub(super) async fn revocations(bus: JetStreamBus, auth: Auth, loops: Loops) {
                 () = tokio::time::sleep(RETRY_PAUSE) => continue,
             }
         };
+        let mut under_way: Vec<(Bytes, oneshot::Sender<()>)> = Vec::new();
         loop {
             tokio::select! {
                 () = loops.stops.fanout.cancelled() => return,
-                Some(revocation) = asked.recv() => {
+                Some(Announcement { revocation, told }) = asked.recv() => {
                     let body = Bytes::from(revocation.to_json().to_string());
-                    if let Err(err) = bus.publish_control(REVOKE, body).await {
-                        warn!(error = %err, "a revocation holds on this gateway alone: repeat it");
+                    // Each is awaited by a request; there are no more than those.
+                    under_way.retain(|(_, told)| !told.is_closed());
+                    match bus.publish_control(REVOKE, body.clone()).await {
+                        Ok(()) => under_way.push((body, told)),
+                        Err(err) => {
+                            warn!(error = %err, "a revocation holds on this gateway alone: repeat it");
+                        }
                     }
                 }
                 told = heard.next() => match told {
-                    Some(body) => match revocation(&body) {
-                        Some(revocation) => auth.revoke(&revocation),
-                        None => warn!("what was told on the control subject revoke is no revocation"),
+                    Some(body) => match revocation(&auth, &body) {
+                        Some(revocation) => {
+                            auth.revoke(&revocation);
+                            for (_, told) in under_way.extract_if(.., |(sent, _)| *sent == body) {
+                                // Who has gone meanwhile need not be told.
+                                let _ = told.send(());
+                            }
+                        }
+                        None => warn!("what was told on the control subject revoke is no revocation, or one of tokens that are over"),
                     },
                     None => break,
                 },
@@ -221,8 +237,8 @@ pub(super) async fn revocations(bus: JetStreamBus, auth: Auth, loops: Loops) {
     }
 }
 
-fn revocation(body: &[u8]) -> Option<Revocation> {
+fn revocation(auth: &Auth, body: &[u8]) -> Option<Revocation> {
     let fits = body.len() <= MAX_REVOCATION_BYTES;
     let body = fits.then(|| serde_json::from_slice(body).ok())??;
-    Revocation::read(&body).ok()
+    auth.revocation(&body).ok()
 }

@@ -146,6 +146,7 @@ mod tests {
                     token: header,
                     origin,
                 },
+                from: None,
             })
         };
         let all = [

@@ -36,7 +36,9 @@ impl Rules {
         if until <= now {
             return Err(Refused::Expired);
         }
-        if nbf.is_some_and(|nbf| nbf > now + self.leeway) {
+        // What was issued in time to come would outlive every revocation of its subject.
+        let latest = now + self.leeway;
+        if [nbf, iat].into_iter().flatten().any(|time| time > latest) {
             return Err(Refused::Invalid("early"));
         }
         let iss = claims.get("iss").map(Json::as_str);
@@ -145,6 +147,7 @@ mod tests {
             json!({ "nbf": NOW + 29 }),
             json!({ "aud": ["other", "care"] }),
             json!({ "iat": 0 }),
+            json!({ "iat": NOW + 29 }),
         ] {
             assert!(judged(&rules(), changes.clone()).is_ok(), "{changes}");
         }
@@ -169,6 +172,7 @@ mod tests {
             (json!({ "exp": NOW - 30 }), Refused::Expired),
             (json!({ "exp": 0 }), Refused::Expired),
             (json!({ "nbf": NOW + 31 }), Refused::Invalid("early")),
+            (json!({ "iat": NOW + 31 }), Refused::Invalid("early")),
             (json!({ "nbf": "soon" }), wrong),
             (json!({ "nbf": null }), wrong),
             (json!({ "iat": "now" }), wrong),

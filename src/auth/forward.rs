@@ -9,7 +9,7 @@ use std::{
 use futures_util::FutureExt;
 use reqwest::{
     Client,
-    header::{ACCEPT, AUTHORIZATION, COOKIE, HeaderName, ORIGIN},
+    header::{ACCEPT, AUTHORIZATION, COOKIE, HeaderName, HeaderValue, ORIGIN},
 };
 use serde_json::{Map, Value as Json};
 use tokio::{
@@ -22,6 +22,7 @@ use super::{
     answers::{Answers, Question},
     claims,
     fetch::{self, NoAnswer, PATIENCE},
+    shares::Shares,
 };
 use crate::metrics::Metrics;
 
@@ -60,6 +61,7 @@ struct Endpoint {
     /// Places of all that are under way or wait.
     places: Semaphore,
     room: Semaphore,
+    shares: Shares,
     leeway: Duration,
     metrics: Metrics,
 }
@@ -81,6 +83,7 @@ impl Forward {
             url,
             places: Semaphore::new(AT_ONCE + WAITING),
             room: Semaphore::new(AT_ONCE),
+            shares: Shares::default(),
             leeway,
             metrics,
         };
@@ -99,12 +102,21 @@ impl Forward {
     /// # Cancel safety
     /// Cancel safe: the endpoint may have been asked in vain.
     pub async fn ask(&self, presented: &Presented) -> Admission {
+        let is_text = |token: &String| HeaderValue::from_str(token).is_ok();
+        if !presented.token.as_ref().is_none_or(is_text) {
+            // It cannot be asked about, and nobody has issued it.
+            return Err(Refused::Invalid("malformed"));
+        }
         let Some(answers) = &self.answers else {
             return self.endpoint.ask(presented).await;
         };
         let ask = || {
             let (endpoint, presented) = (self.endpoint.clone(), presented.clone());
-            async move { endpoint.ask(&presented).await }.boxed()
+            // A task of its own: one that nobody waits for any more would keep its place for ever.
+            let asked = tokio::spawn(async move { endpoint.ask(&presented).await });
+            asked
+                .map(|told| told.unwrap_or(Err(Refused::Unavailable)))
+                .boxed()
         };
         answers.to(Question::of(presented), ask).await
     }
@@ -113,13 +125,14 @@ impl Forward {
 impl Endpoint {
     async fn ask(&self, presented: &Presented) -> Admission {
         let end = Instant::now() + PATIENCE;
-        let place = self.places.try_acquire().ok();
-        let room = match place {
-            Some(_) => timeout(LONGEST_WAIT, self.room.acquire()).await.ok(),
-            None => None,
+        let room = async {
+            // Who waits for his own share has no place among those who wait for all.
+            let share = self.shares.take(presented.from).await;
+            let place = self.places.try_acquire().ok()?;
+            Some((share, place, self.room.acquire().await.ok()?))
         };
         // No word in the log: where there are too many, there would be too many lines.
-        let Some(Ok(_room)) = room else {
+        let Ok(Some(_held)) = timeout(LONGEST_WAIT, room).await else {
             self.metrics.limited("forward");
             return Err(Refused::Unavailable);
         };
@@ -180,6 +193,31 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_question_that_nobody_waits_for_any_more_gives_its_place_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let url = HttpUrl::parse(&url).unwrap();
+        let keep = Duration::from_secs(60);
+        let forward = Forward::new(url, keep, keep, Metrics::default()).unwrap();
+        let forward = Arc::new(forward);
+        let asking = forward.clone();
+        let presented = Presented::token("opaque".into());
+        let asker = tokio::spawn(async move { asking.ask(&presented).await });
+        let asked = listener.accept().await.unwrap();
+        let room = &forward.endpoint.room;
+        assert_eq!(room.available_permits(), AT_ONCE - 1);
+        asker.abort();
+        assert!(asker.await.unwrap_err().is_cancelled());
+        drop(asked);
+        let free = async {
+            while room.available_permits() < AT_ONCE {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, free).await.unwrap();
+    }
 
     #[tokio::test]
     async fn who_comes_when_too_many_wait_is_told_so_at_once() {

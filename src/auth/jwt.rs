@@ -46,6 +46,10 @@ impl Jwt {
         let Ok(header) = jsonwebtoken::decode_header(token) else {
             return refuse("malformed");
         };
+        // What must be understood, and is not (RFC 7515 §4.1.11); also a payload in another form (RFC 7797).
+        if header.crit.is_some() || header.extras.inner().contains_key("b64") {
+            return refuse("critical");
+        }
         let algorithm = Algorithm::of(header.alg);
         let Some(algorithm) = algorithm.filter(|one| self.algorithms.contains(one)) else {
             return refuse("algorithm");

@@ -6,17 +6,13 @@ use std::{fmt, sync::Arc};
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use serde_json::{Map, Value as Json};
 
-use super::algorithm::Algorithm;
+use super::{algorithm::Algorithm, published};
 
 /// The least bytes of a secret (RFC 7518 §3.2): a shorter one can be guessed from one token.
 const MIN_SECRET_BYTES: usize = 32;
 
 /// The letters with which every key in the PEM form begins.
 const PEM: &str = "-----BEGIN ";
-
-/// How public keys in other forms begin: JSON, SSH's, and DER in base64, of RSA, EC and Ed25519. As a secret
-/// each would be one that everybody knows.
-const PUBLIC: [&str; 5] = ["{", "ssh-", "MII", "MFkwEwYHKoZIzj", "MCowBQYDK2Vw"];
 
 /// Bytes of a point on P-256, uncompressed.
 const P256_BYTES: usize = 65;
@@ -40,9 +36,17 @@ pub enum BadKey {
     /// It can be guessed.
     #[error("a secret has at least 32 bytes; `openssl rand -base64 48` makes one")]
     Short,
-    /// It begins as a public key does, and is not one of the kinds in the PEM form.
-    #[error("a PUBLIC KEY in PEM is needed: RSA, EC on P-256, or Ed25519")]
+    /// It is a public key, and not one of the kinds in the PEM form.
+    #[error(
+        "a PUBLIC KEY in PEM is needed: RSA, EC on P-256, or Ed25519; `openssl pkey -pubin` and \
+         `ssh-keygen -e -m pkcs8` print one in that form"
+    )]
     Pem,
+    /// There is something else beside the PEM.
+    #[error(
+        "there is something else beside the PUBLIC KEY; keep its lines alone, from -----BEGIN to -----END"
+    )]
+    Beside,
     /// It is what the issuer keeps to himself.
     #[error("this is a private key, which belongs to the issuer alone; give its public key")]
     Private,
@@ -65,12 +69,16 @@ impl Key {
     /// # Errors
     /// [`BadKey`], for who configures.
     pub fn from_text(text: &str) -> Result<Self, BadKey> {
-        let text = text.trim();
-        if !text.starts_with(PEM) {
+        // Editors put a mark of the byte order first.
+        let text = text.trim_start_matches('\u{feff}').trim();
+        if !published::has_armour(text) {
             return Self::from_secret(text);
         }
         if text.contains("PRIVATE KEY") {
             return Err(BadKey::Private);
+        }
+        if !text.starts_with(PEM) {
+            return Err(BadKey::Beside);
         }
         let pem = text.as_bytes();
         let point = |key: &DecodingKey| {
@@ -89,7 +97,7 @@ impl Key {
     }
 
     fn from_secret(text: &str) -> Result<Self, BadKey> {
-        if PUBLIC.iter().any(|begin| text.starts_with(begin)) {
+        if published::is_public(text) {
             return Err(BadKey::Pem);
         }
         if text.len() < MIN_SECRET_BYTES {

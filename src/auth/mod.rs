@@ -16,20 +16,26 @@ mod grants;
 mod jwks;
 mod jwt;
 mod key;
+mod presented;
+mod published;
 mod revoked;
+mod shares;
 mod url;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use serde_json::{Map, Value as Json};
-use tokio::sync::{Mutex, MutexGuard, mpsc};
+use tokio::{
+    sync::{Mutex, MutexGuard, mpsc, oneshot},
+    time::timeout,
+};
 
 pub use algorithm::Algorithm;
 pub use claims::Rules;
 pub use fixed::FixedToken;
 pub use grants::Grant;
 pub use key::{BadKey, Key};
+pub use presented::{Handshake, Presented};
 pub use revoked::Revocation;
 pub use url::HttpUrl;
 
@@ -45,14 +51,14 @@ use jwks::Jwks;
 use jwt::{Judged, Jwt};
 use revoked::Revoked;
 
-/// The longest token. What is in one is a few hundred bytes.
-pub const MAX_TOKEN_BYTES: usize = 4 * 1024;
-
 /// When who could not be judged may try again.
 pub const RETRY_AFTER_MS: u32 = 5000;
 
 /// Revocations on their way to other gateways.
 const ANNOUNCED: usize = 256;
+
+/// How long a revocation may be on its way: it is some milliseconds, and somebody waits for it.
+const ANNOUNCING: Duration = Duration::from_secs(3);
 
 /// What is judged, and by what.
 #[derive(Debug, Clone, Default)]
@@ -77,6 +83,8 @@ pub struct Settings {
     pub operator: Map<String, Json>,
     /// Claims with which somebody may publish, beside operators.
     pub publish: Map<String, Json>,
+    /// The most bytes of a token. What is in one is a few hundred.
+    pub token_bytes: usize,
     /// How long a revocation is kept: as long as a token may live.
     pub keep_revoked: Duration,
     /// Whether there may be other gateways, which are to be told of revocations.
@@ -114,30 +122,6 @@ pub enum Refused {
 /// Who somebody is, or why he is nobody.
 pub type Admission = Result<Identity, Refused>;
 
-/// What somebody brings.
-#[derive(Clone, Default)]
-pub struct Presented {
-    /// A token, wherever it stood.
-    pub token: Option<String>,
-    /// What of his request an endpoint is asked with.
-    pub handshake: Handshake,
-}
-
-/// What of a request an endpoint is asked with.
-#[derive(Clone, Default)]
-pub struct Handshake {
-    /// The path, without parameters.
-    pub path: Option<Bytes>,
-    /// The header `cookie`; none where no page that may connect has sent it.
-    pub cookie: Option<Bytes>,
-    /// The header `authorization`.
-    pub authorization: Option<Bytes>,
-    /// The header `token`.
-    pub token: Option<Bytes>,
-    /// The header `origin`.
-    pub origin: Option<Bytes>,
-}
-
 /// The judge. Cloning shares it.
 #[derive(Clone)]
 pub struct Auth(Arc<Inner>);
@@ -149,12 +133,22 @@ struct Inner {
     forward: Option<Forward>,
     operator: Map<String, Json>,
     publish: Map<String, Json>,
+    token_bytes: usize,
     revoked: Revoked,
     grants: Grants,
     metrics: Metrics,
     /// None where there are no other gateways.
-    announce: Option<mpsc::Sender<Revocation>>,
-    announced: Mutex<mpsc::Receiver<Revocation>>,
+    announce: Option<mpsc::Sender<Announcement>>,
+    announced: Mutex<mpsc::Receiver<Announcement>>,
+}
+
+/// A revocation that all gateways are to be told of.
+#[derive(Debug)]
+pub struct Announcement {
+    /// What they are told.
+    pub revocation: Revocation,
+    /// Said when it is certain to be on its way to them; dropped where it cannot be.
+    pub told: oneshot::Sender<()>,
 }
 
 /// What can be said at once.
@@ -190,7 +184,8 @@ impl Auth {
             forward: forward.transpose()?,
             operator: settings.operator,
             publish: settings.publish,
-            revoked: Revoked::new(settings.keep_revoked, metrics.clone()),
+            token_bytes: settings.token_bytes,
+            revoked: Revoked::new(settings.keep_revoked, leeway, metrics.clone()),
             grants: Grants::default(),
             metrics,
             announce: settings.others.then_some(announce),
@@ -270,6 +265,18 @@ impl Auth {
         everybody || has(identity, &inner.publish) || self.is_operator(identity)
     }
 
+    /// Reads a revocation, as [`Revocation::read`], that still ends something.
+    ///
+    /// # Errors
+    /// What is needed instead.
+    pub fn revocation(&self, body: &Map<String, Json>) -> Result<Revocation, &'static str> {
+        let revocation = Revocation::read(body)?;
+        match self.0.revoked.is_over(&revocation) {
+            true => Err("until: a time to come, at which the last of the tokens ends"),
+            false => Ok(revocation),
+        }
+    }
+
     /// Takes a revocation in: whom it concerns is told now, and refused from now on.
     pub fn revoke(&self, revocation: &Revocation) {
         let inner = &self.0;
@@ -281,17 +288,27 @@ impl Auth {
         tracing::info!(sessions = ended, "revoked");
     }
 
-    /// The same, and on all other gateways, as far as there is somebody who tells them.
+    /// The same, and on all other gateways that there are.
     ///
-    /// Returns whether they will be told; not where so many wait for that already.
-    pub fn revoke_everywhere(&self, revocation: Revocation) -> bool {
+    /// Returns whether they are told; where not, it holds here alone. That takes some seconds at the most.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it holds here, and the others may be told.
+    pub async fn revoke_everywhere(&self, revocation: Revocation) -> bool {
         self.revoke(&revocation);
-        let announce = self.0.announce.as_ref();
-        announce.is_none_or(|announce| announce.try_send(revocation).is_ok())
+        let Some(announce) = &self.0.announce else {
+            return true;
+        };
+        let (told, is_told) = oneshot::channel();
+        let announcement = Announcement { revocation, told };
+        match announce.try_send(announcement) {
+            Ok(()) => matches!(timeout(ANNOUNCING, is_told).await, Ok(Ok(()))),
+            Err(_) => false,
+        }
     }
 
     /// What others are to be told, for the one who tells them.
-    pub async fn announced(&self) -> MutexGuard<'_, mpsc::Receiver<Revocation>> {
+    pub async fn announced(&self) -> MutexGuard<'_, mpsc::Receiver<Announcement>> {
         self.0.announced.lock().await
     }
 
@@ -319,7 +336,7 @@ impl Auth {
                 false => Step::Admission(self.nobody()),
             };
         };
-        if token.len() > MAX_TOKEN_BYTES {
+        if token.len() > inner.token_bytes {
             return Step::Admission(Err(Refused::Invalid("too_long")));
         }
         if let Some(admission) = inner.fixed.judge(token, inner.jwt.rules.leeway) {
@@ -398,26 +415,6 @@ impl Refused {
             Self::Invalid(what) => what,
             Self::Unavailable => "unavailable",
         }
-    }
-}
-
-impl Presented {
-    /// A token that came on an open socket.
-    pub fn token(token: String) -> Self {
-        Self {
-            token: Some(token),
-            ..Self::default()
-        }
-    }
-}
-
-/// All of it is secret.
-impl fmt::Debug for Presented {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let token = self.token.as_ref().map(|_| "***");
-        f.debug_struct("Presented")
-            .field("token", &token)
-            .finish_non_exhaustive()
     }
 }
 

@@ -37,6 +37,7 @@ enum Whom {
 pub struct Revoked {
     lists: RwLock<Lists>,
     keep: Duration,
+    leeway: Duration,
     metrics: Metrics,
 }
 
@@ -80,7 +81,9 @@ impl Revocation {
         };
         let since = |until: SystemTime| until.duration_since(SystemTime::UNIX_EPOCH).ok();
         if let Some(until) = self.until.and_then(since) {
-            body["until"] = until.as_secs().into();
+            // Rather a second longer than one shorter.
+            let whole = until.as_secs() + u64::from(until.subsec_nanos() > 0);
+            body["until"] = whole.into();
         }
         body
     }
@@ -103,13 +106,21 @@ impl Revocation {
 }
 
 impl Revoked {
-    /// Nothing yet; each revocation is kept for so long.
-    pub fn new(keep: Duration, metrics: Metrics) -> Self {
+    /// Nothing yet; each revocation is kept for so long, or where it says until when, until then and as much
+    /// longer as tokens hold.
+    pub fn new(keep: Duration, leeway: Duration, metrics: Metrics) -> Self {
         Self {
             lists: RwLock::default(),
             keep,
+            leeway,
             metrics,
         }
+    }
+
+    /// Whether one ends before it begins: no token that it could concern holds any more.
+    pub fn is_over(&self, revocation: &Revocation) -> bool {
+        let until = revocation.until.map(|until| until + self.leeway);
+        until.is_some_and(|until| until <= SystemTime::now())
     }
 
     /// Takes one in, from now on.
@@ -117,7 +128,10 @@ impl Revoked {
         let at = SystemTime::now();
         let entry = Entry {
             at,
-            until: revocation.until.unwrap_or(at + self.keep),
+            until: match revocation.until {
+                Some(until) => until + self.leeway,
+                None => at + self.keep,
+            },
         };
         let mut lists = self.lists.write().unwrap_or_else(PoisonError::into_inner);
         if lists.len() >= MAX_KEPT {
@@ -190,7 +204,7 @@ mod tests {
     }
 
     fn revoked() -> Revoked {
-        Revoked::new(Duration::from_secs(60), Metrics::default())
+        Revoked::new(Duration::from_secs(60), Duration::ZERO, Metrics::default())
     }
 
     #[test]
@@ -235,6 +249,21 @@ mod tests {
     }
 
     #[test]
+    fn it_is_kept_as_long_as_a_token_holds_that_ends_then() {
+        let leeway = Duration::from_secs(30);
+        let revoked = Revoked::new(Duration::from_secs(60), leeway, Metrics::default());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.unwrap().as_secs();
+        let until = |until: u64| revocation(json!({ "jti": "t1", "until": until })).unwrap();
+        assert!(revoked.is_over(&until(now - 31)) && !revoked.is_over(&until(now - 20)));
+        assert!(!revoked.is_over(&revocation(json!({ "jti": "t1" })).unwrap()));
+        revoked.add(&until(now - 20));
+        assert!(revoked.covers(&identity(json!({ "sub": "ann", "jti": "t1" }))));
+        let half = revocation(json!({ "jti": "t1", "until": 7.25 })).unwrap();
+        assert_eq!(half.to_json()["until"], 8);
+    }
+
+    #[test]
     fn a_token_is_over_and_its_subject_is_not() {
         let revoked = revoked();
         revoked.add(&revocation(json!({ "jti": "t1" })).unwrap());
@@ -246,7 +275,7 @@ mod tests {
     #[test]
     fn memory_has_a_bound_and_what_is_forgotten_is_counted() {
         let metrics = Metrics::default();
-        let revoked = Revoked::new(Duration::from_secs(3600), metrics.clone());
+        let revoked = Revoked::new(Duration::from_secs(3600), Duration::ZERO, metrics.clone());
         // Over as soon as it is there, so that it makes room by itself.
         for id in 0..MAX_KEPT {
             revoked.add(&revocation(json!({ "jti": id, "until": 1 })).unwrap());

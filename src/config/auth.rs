@@ -221,6 +221,7 @@ impl Config {
             forward_cache: auth.forward_cache,
             operator: auth.operator.clone(),
             publish: auth.publish.clone(),
+            token_bytes: self.limits.token_bytes,
             keep_revoked: auth.keep_revoked,
             others,
             keys,

@@ -22,6 +22,7 @@ use super::{
     farewell,
     peer::Peer,
     tls::Tls,
+    who::Whence,
 };
 use crate::callers::{Callers, Full, Portion, Room};
 
@@ -223,6 +224,10 @@ impl Shared {
     ) -> Result<Option<Portion>, Full> {
         if let Some(scheme) = peer.scheme(&self.proxies, request.headers()) {
             request.extensions_mut().insert(scheme);
+        }
+        if self.edge().is_some_and(|edge| edge.gateway.auth.asks()) {
+            let from = peer.client(&self.proxies, request.headers());
+            request.extensions_mut().insert(Whence(from));
         }
         if !peer.is_proxy() {
             return Ok(None);

@@ -10,10 +10,13 @@ use serde_json::json;
 
 use super::{Edge, answer};
 use crate::{
-    auth::Revocation,
     identity::Identity,
     protocol::{ErrorCode, Failure},
 };
+
+/// What is said where NATS does not take it.
+const ALONE: &str = "it holds on this gateway alone: repeat it; if that does not help, \
+    its NATS user lacks a permission of nats/server.conf";
 
 /// `POST /api/revoke`, with `{"sub":…}` or `{"jti":…}`. For operators alone: where nobody is one it is
 /// as forbidden as anything.
@@ -33,11 +36,13 @@ impl Edge {
         }
         let body =
             answer::json_object(request, self.body_timeout, &self.gateway.config.json).await?;
-        let revocation = Revocation::read(&body).map_err(Failure::param)?;
-        match auth.revoke_everywhere(revocation) {
+        let revocation = auth.revocation(&body).map_err(Failure::param)?;
+        match auth.revoke_everywhere(revocation).await {
             true => Ok(()),
-            // Here it holds; the others do not know of it.
-            false => Err(ErrorCode::BusUnavailable.into()),
+            false => Err(Failure {
+                detail: Some(ALONE),
+                ..ErrorCode::BusUnavailable.into()
+            }),
         }
     }
 }

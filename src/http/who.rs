@@ -1,7 +1,7 @@
 //! What a request shows of who sends it, and who that is: for sockets before the handshake is answered, for
 //! everything else before it is looked at any further.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
@@ -63,7 +63,12 @@ impl Edge {
             },
             false => Handshake::default(),
         };
-        Presented { token, handshake }
+        let from = request.extensions().get::<Whence>().map(|from| from.0);
+        Presented {
+            token,
+            handshake,
+            from,
+        }
     }
 
     /// A browser sends cookies for whatever page asks it to. They count only for pages that may connect
@@ -89,6 +94,10 @@ impl Edge {
         response
     }
 }
+
+/// Where a request comes from; noted where it counts who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whence(pub IpAddr);
 
 /// How tokens may come beside the headers.
 #[derive(Debug, Clone, Default)]

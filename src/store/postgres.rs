@@ -259,7 +259,7 @@ async fn attempt(
     let values: Vec<&str> = values.chain([described.fingerprint.as_str()]).collect();
     let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as _).collect();
     let found = session.query(&prepared, &values).await;
-    let found = found.map_err(|err| failed(&err))?;
+    let found = found.map_err(|err| refused(&err))?;
     answer(topic, &plan, table, &found)
 }
 
@@ -376,6 +376,24 @@ fn failed(err: &tokio_postgres::Error) -> StoreError {
             StoreError::BadParam("params: values of their columns' types")
         }
         _ => unavailable(postgres::told(err)),
+    }
+}
+
+/// What the failure of a statement means that has values of the asker's: what PostgreSQL does not take of them
+/// it says in many ways, each type in its own, and in its words stands what was asked for. So it is the
+/// asker's unless it can only be the server's.
+fn refused(err: &tokio_postgres::Error) -> StoreError {
+    let found = failed(err);
+    let (StoreError::Unavailable(_), Some(code)) = (&found, err.code()) else {
+        return found;
+    };
+    match &code.code()[..2] {
+        // The connection, the server's resources, its operator, its disk.
+        "08" | "53" | "57" | "58" => found,
+        // A session, a transaction or the server itself is not as it should be.
+        "25" | "28" | "40" | "55" | "XX" => unavailable(format!("SQLSTATE {}", code.code())),
+        _ if *code == SqlState::INSUFFICIENT_PRIVILEGE => found,
+        _ => StoreError::BadParam("params: values of their columns' types"),
     }
 }
 

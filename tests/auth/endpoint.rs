@@ -24,6 +24,8 @@ pub enum Answer {
     To(String),
     /// Nothing, for as long as anybody waits.
     Silence,
+    /// Nothing to who brings this, and a 200 with this body to everybody else.
+    SilenceTo(&'static str, String),
     /// A body without an end.
     Endless,
     /// A status and a body, once that is let go.
@@ -66,11 +68,13 @@ impl Endpoint {
                 Err(_) => return,
             }
         }
-        self.asked
-            .lock()
-            .unwrap()
-            .push(String::from_utf8(head).unwrap());
-        let answer = self.answer.lock().unwrap().clone();
+        let head = String::from_utf8(head).unwrap();
+        self.asked.lock().unwrap().push(head.clone());
+        let answer = match self.answer.lock().unwrap().clone() {
+            Answer::SilenceTo(whom, _) if head.contains(whom) => Answer::Silence,
+            Answer::SilenceTo(_, body) => Answer::Body(200, body),
+            answer => answer,
+        };
         {
             let mut crowd = self.crowd.lock().unwrap();
             crowd.now += 1;
@@ -104,7 +108,7 @@ impl Endpoint {
                 );
                 let _ = stream.write_all(text.as_bytes()).await;
             }
-            Answer::Silence => {
+            Answer::Silence | Answer::SilenceTo(..) => {
                 let _ = stream.read_u8().await;
             }
             Answer::Endless => {

@@ -1,6 +1,9 @@
 //! Forward authentication: an endpoint of the user's says who somebody is.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -9,7 +12,10 @@ use super::{
     endpoint::{Answer, Endpoint},
     fetched, guarded, handshake, is_served, now, opened, status,
 };
-use crate::support::{Server, Socket};
+use crate::{
+    support::{Options, Server, Socket, wait_until},
+    wire::{CARE, CARE_TABLES},
+};
 
 const QUERY: &str = "/api/query/patient";
 
@@ -244,4 +250,87 @@ async fn a_page_whose_cookies_say_nothing_waits_for_the_hello_or_is_nobody_in_pa
         status(&server, "/socket/all/", &[("token", "opaque")]).await,
         401
     );
+}
+
+#[tokio::test]
+async fn a_token_that_no_header_can_hold_is_none() {
+    let endpoint = Endpoint::new(json!({ "sub": "ann" })).await;
+    let server = asking(&endpoint, "token_in_url = true");
+    for token in ["a\nb", "a\r\nx-role: admin", "a\u{1}", "\u{7f}"] {
+        let mut socket = server.socket("hello=1").await;
+        let hello = json!({ "type": "sys:hello", "rid": 1, "token": token });
+        assert_eq!(
+            socket.ask(hello).await["error"],
+            "token_invalid",
+            "{token:?}"
+        );
+        assert_eq!(socket.closed().await.code, 4401);
+    }
+    for token in ["a%0Ab", "a%00b", "%7F"] {
+        let told = fetched(&server, &format!("{QUERY}?token={token}"), &[]).await;
+        assert_eq!(told, (401, "token_invalid".into()), "{token}");
+    }
+    assert_eq!(endpoint.asked(), [""; 0]);
+}
+
+#[tokio::test]
+async fn who_somebody_is_is_asked_past_every_proxy() {
+    let (endpoint, proxy) = (
+        Endpoint::new(json!({ "sub": "ann" })).await,
+        Endpoint::new(json!({ "sub": "eve", "role": "admin" })).await,
+    );
+    let variables = ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"];
+    let mut env: Vec<(String, String)> = Vec::new();
+    env.extend(variables.map(|name| (name.into(), proxy.url().into())));
+    env.extend(["no_proxy", "NO_PROXY"].map(|name| (name.into(), String::new())));
+    let server = Server::with(Options {
+        config: Some(format!(
+            "[auth]\nforward_url = \"{}\"\n{CARE}",
+            endpoint.url()
+        )),
+        database: Some(CARE_TABLES.into()),
+        env,
+        ..Options::default()
+    });
+    assert_eq!(fetched(&server, QUERY, &[("token", "opaque")]).await.0, 200);
+    assert_eq!((endpoint.asked().len(), proxy.asked().len()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_brings_wrong_tokens_waits_for_itself_and_locks_nobody_out() {
+    let endpoint = Endpoint::new("").await;
+    let known = json!({ "sub": "ann" }).to_string();
+    endpoint.answers(Answer::SilenceTo("wrong", known));
+    let server = Arc::new(guarded(&format!(
+        "forward_url = \"{}\"\n[server]\ntrusted_proxies = [\"127.0.0.1\"]",
+        endpoint.url()
+    )));
+    let mut attackers = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let server = server.clone();
+        attackers.spawn(async move {
+            let token = format!("wrong-{n}");
+            let headers = [("token", &*token), ("x-forwarded-for", "198.51.100.7")];
+            fetched(&server, QUERY, &headers).await.0
+        });
+    }
+    wait_until("the attack", async || {
+        let all = server.counted("connections").await >= 100;
+        (all && endpoint.asked().len() >= 32).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    for _ in 0..20 {
+        let headers = [("token", "right"), ("x-forwarded-for", "198.51.100.8")];
+        assert_eq!(fetched(&server, QUERY, &headers).await.0, 200);
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+    let wrong = endpoint.asked();
+    let wrong = wrong.iter().filter(|asked| asked.contains("wrong"));
+    assert_eq!(wrong.count(), 32);
+    attackers.abort_all();
 }

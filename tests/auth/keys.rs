@@ -163,3 +163,35 @@ async fn a_new_key_is_found_by_its_first_token_and_the_old_ones_stay_while_the_i
         is_served(&mut opened(&server, &[("token", &token(pair, kid))]).await).await;
     }
 }
+
+#[tokio::test]
+async fn a_key_that_the_issuer_has_withdrawn_lets_nobody_in_any_more() {
+    let (old, new) = (Pair::ed(), Pair::ec());
+    let issuer = Endpoint::new(set(&[old.named("one"), new.named("two")])).await;
+    let server = following(&issuer);
+    let stolen = token(old, "one");
+    is_served(&mut opened(&server, &[("token", &stolen)]).await).await;
+    issuer.answers(Answer::Body(200, set(&[new.named("two")])));
+    // He is asked again when somebody names a key that is not known, half a minute after the last time.
+    let mut looks = tokio::time::interval(std::time::Duration::from_millis(500));
+    let withdrawn = async {
+        loop {
+            looks.tick().await;
+            let stranger = token(Pair::stranger(), "three");
+            fetched(&server, QUERY, &[("token", &stranger)]).await;
+            if fetched(&server, QUERY, &[("token", &stolen)]).await.0 != 200 {
+                return;
+            }
+        }
+    };
+    crate::support::in_time("the end of the key", withdrawn).await;
+    let told = fetched(&server, QUERY, &[("token", &stolen)]).await;
+    assert_eq!(told, (401, "token_invalid".into()));
+    // Under its own name or under another one.
+    for kid in ["one", "two"] {
+        let closed = closed_page(&server, "/socket/all/", &[("token", &token(old, kid))]).await;
+        assert_eq!(closed.code, 4401, "{kid}");
+    }
+    is_served(&mut opened(&server, &[("token", &token(new, "two"))]).await).await;
+    assert_eq!(issuer.asked().len(), 2);
+}

@@ -8,7 +8,11 @@ use serde_json::json;
 
 use super::{SECRET, ann, closed_page, fetched, is_served, now, opened, with_secret};
 use crate::{
-    support::{Raw, Server, Socket, in_time, sqlite3, wait_until},
+    support::{
+        Raw, Server, Socket,
+        frames::{CLOSE, TEXT},
+        in_time, sqlite3, wait_until,
+    },
     wire::{CARE, CARE_TABLES},
 };
 
@@ -102,18 +106,14 @@ async fn the_clocks_may_be_apart_by_the_leeway() {
     is_in_time(end + Duration::from_secs(3));
 }
 
-#[tokio::test]
-async fn a_replay_stops_where_the_token_is_over() {
-    let server = with_secret("");
-    let mut first = opened(&server, &[("token", &ann(json!({})))]).await;
+/// So many rows that come after a cursor that no kernel holds them; `socket` has seen them all.
+async fn long_replay(server: &Server, socket: &mut Socket) -> (String, u32) {
     sqlite3(
         &server.database(),
         "UPDATE patient SET age = 1 WHERE id = 1",
     );
-    let cursor = first.next_of("patient").await["cursor"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let first = socket.next_of("patient").await;
+    let cursor = first["cursor"].as_str().unwrap().to_owned();
     let rows = 4000;
     sqlite3(
         &server.database(),
@@ -122,11 +122,19 @@ async fn a_replay_stops_where_the_token_is_over() {
              INSERT INTO stay SELECT 'b' || i, 9, printf('%.*c', 1000, 'x') FROM n"
         ),
     );
-    first
+    socket
         .next_where("the last row", |frame| {
             frame["key"]["bed"] == format!("b{rows}")
         })
         .await;
+    (cursor, rows)
+}
+
+#[tokio::test]
+async fn a_replay_stops_where_the_token_is_over() {
+    let server = with_secret("");
+    let mut first = opened(&server, &[("token", &ann(json!({})))]).await;
+    let (cursor, rows) = long_replay(&server, &mut first).await;
     let (token, end) = soon(2);
     // It takes nothing, so that it stands in the middle of its replay when the time comes.
     let lines = format!("token: {token}\r\n");
@@ -138,12 +146,74 @@ async fn a_replay_stops_where_the_token_is_over() {
     })
     .await;
     is_in_time(end);
-    let (mut frames, mut last) = (0, Vec::new());
-    while let Some((_, payload)) = raw.next().await {
-        (frames, last) = (frames + 1, payload);
-    }
+    let frames = all_before_the_close(&mut raw).await;
     assert!(frames > 0 && frames < rows, "{frames}");
-    let _ = last;
+}
+
+/// The frames that still come to a socket that has been closed with 4401; there is nothing behind the close.
+async fn all_before_the_close(raw: &mut Raw) -> u32 {
+    let mut frames = 0;
+    while let Some((opcode, payload)) = raw.next().await {
+        if opcode == CLOSE {
+            assert_eq!(payload[..2], 4401_u16.to_be_bytes());
+            assert!(raw.next().await.is_none(), "something behind the close");
+            break;
+        }
+        assert_eq!(opcode, TEXT);
+        frames += 1;
+    }
+    frames
+}
+
+#[tokio::test]
+async fn a_replay_stops_where_the_token_is_revoked() {
+    let server = with_secret("operator = { role = \"admin\" }");
+    let mut first = opened(&server, &[("token", &ann(json!({})))]).await;
+    let (cursor, rows) = long_replay(&server, &mut first).await;
+    let token = ann(json!({ "jti": "1" }));
+    let lines = format!("token: {token}\r\n");
+    let path = format!("/socket/all/?since={cursor}&types=stay");
+    // It takes one frame and then nothing, so that it stands in the middle of its replay.
+    let (mut raw, _) = Raw::ask(&server, &path, &lines).await;
+    assert_eq!(raw.next().await.unwrap().0, TEXT);
+    let begun = Instant::now();
+    revoked(&server, "1").await;
+    wait_until("the close", async || {
+        let closed = server.counted("closes_total{kind=\"4401\"}").await;
+        (closed == 1).then_some(())
+    })
+    .await;
+    assert!(begun.elapsed() < GRACE, "{:?}", begun.elapsed());
+    let frames = all_before_the_close(&mut raw).await;
+    assert!(frames < rows, "{frames}");
+    // The other token of the same subject goes on.
+    is_served(&mut first).await;
+}
+
+#[tokio::test]
+async fn a_query_that_runs_when_the_token_is_revoked_is_not_answered() {
+    let server = slow("operator = { role = \"admin\" }");
+    let token = ann(json!({ "jti": "1" }));
+    let mut socket = opened(&server, &[("token", &token)]).await;
+    is_served(&mut socket).await;
+    socket
+        .send(json!({ "type": "slow", "rid": 1, "id": 1 }))
+        .await;
+    // What was said before it is answered, so that it is under way.
+    socket.send(json!({ "type": "sys:ping", "rid": 2 })).await;
+    assert_eq!(socket.next().await["type"], "sys:pong");
+    let begun = Instant::now();
+    revoked(&server, "1").await;
+    assert_eq!(socket.next_or_close().await.unwrap_err().code, 4401);
+    assert!(begun.elapsed() < GRACE, "{:?}", begun.elapsed());
+}
+
+/// An operator revokes a token.
+async fn revoked(server: &Server, jti: &str) {
+    let operator = ann(json!({ "sub": "root", "role": "admin" }));
+    let asked = reqwest::Client::new().post(server.url("/api/revoke"));
+    let asked = asked.header("token", operator).json(&json!({ "jti": jti }));
+    assert_eq!(asked.send().await.unwrap().status(), 202);
 }
 
 #[tokio::test]
@@ -177,8 +247,8 @@ async fn a_replay_that_is_read_ends_with_the_close_and_nothing_is_behind_it() {
     drop(writer);
 }
 
-#[tokio::test]
-async fn a_query_that_runs_when_the_token_is_over_is_not_answered() {
+/// A gateway with a topic whose queries take a minute.
+fn slow(auth: &str) -> Server {
     let slow = "
 [database]
 query_timeout_ms = 60000
@@ -188,11 +258,16 @@ query = \"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i
 watch = [\"patient\"]
 key = [\"id\"]
 ";
-    let server = Server::configured(
-        &format!("[auth]\nkey = \"{SECRET}\"\nleeway_ms = 0\n{slow}{CARE}"),
+    Server::configured(
+        &format!("[auth]\nkey = \"{SECRET}\"\nleeway_ms = 0\n{auth}\n{slow}{CARE}"),
         // Or the page of the slow query, read at the start, would hold up the source.
         &format!("PRAGMA journal_mode = WAL; {CARE_TABLES}"),
-    );
+    )
+}
+
+#[tokio::test]
+async fn a_query_that_runs_when_the_token_is_over_is_not_answered() {
+    let server = slow("");
     let (token, end) = soon(2);
     let mut socket = opened(&server, &[("token", &token)]).await;
     socket

@@ -82,6 +82,12 @@ async fn no_token_that_was_tampered_with_is_let_in_and_nobody_is_asked_for_its_s
         change(&mut header);
         Pair::stranger().sign_with(&header, &claims(json!({})))
     };
+    let ed_with = |change: &dyn Fn(&mut Header)| {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = Some("ed".into());
+        change(&mut header);
+        ed.sign_with(&header, &claims(json!({})))
+    };
     let none = |name: &str| {
         by_hand(
             &json!({ "alg": name, "typ": "JWT" }),
@@ -162,6 +168,26 @@ async fn no_token_that_was_tampered_with_is_let_in_and_nobody_is_asked_for_its_s
             invalid,
         ),
         (
+            "something critical that nobody knows",
+            ed_with(&|h| h.crit = Some(vec!["x".into()])),
+            invalid,
+        ),
+        (
+            "something critical that everybody knows",
+            ed_with(&|h| h.crit = Some(vec!["exp".into()])),
+            invalid,
+        ),
+        (
+            "nothing that is critical",
+            ed_with(&|h| h.crit = Some(Vec::new())),
+            invalid,
+        ),
+        (
+            "a payload in another form",
+            ed_with(&|h| h.extras.insert("b64", false)),
+            invalid,
+        ),
+        (
             "a key that is a path",
             Pair::stranger().sign(Some("../../etc/passwd"), &claims(json!({}))),
             invalid,
@@ -212,6 +238,11 @@ async fn no_token_that_was_tampered_with_is_let_in_and_nobody_is_asked_for_its_s
         (
             "nbf future",
             ed.sign(Some("ed"), &claims(json!({ "nbf": now() + 90 }))),
+            invalid,
+        ),
+        (
+            "iat future",
+            ed.sign(Some("ed"), &claims(json!({ "iat": now() + 90 }))),
             invalid,
         ),
         (
@@ -275,6 +306,7 @@ async fn no_token_that_was_tampered_with_is_let_in_and_nobody_is_asked_for_its_s
         .unwrap();
     for reason in [
         "malformed",
+        "critical",
         "algorithm",
         "signature",
         "key",

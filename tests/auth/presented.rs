@@ -3,9 +3,12 @@
 use serde_json::{Value as Json, json};
 
 use super::{
-    ann, closed_page, fetched, guarded, handshake, is_served, opened, status, with_secret,
+    SECRET, ann, closed_page, fetched, guarded, handshake, is_served, opened, status, with_secret,
 };
-use crate::support::{Raw, Socket, raw::TEXT, sqlite3};
+use crate::{
+    support::{Raw, Server, Socket, raw::TEXT, sqlite3},
+    wire::{CARE, CARE_TABLES},
+};
 
 const QUERY: &str = "/api/query/patient";
 
@@ -355,4 +358,29 @@ async fn tokens_of_the_configuration_are_known_by_their_hashes() {
             error => assert_eq!((code, told), (401, error.into()), "{token}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_token_may_be_as_long_as_the_limit_says_wherever_it_stands() {
+    let auth = format!("[auth]\nkey = \"{SECRET}\"\n{CARE}");
+    let server = Server::configured(
+        &format!("[limits]\ntoken_bytes = 8192\n{auth}"),
+        CARE_TABLES,
+    );
+    let long = |bytes: usize| ann(json!({ "groups": "x".repeat(bytes) }));
+    let (fits, longer) = (long(5000), long(7000));
+    assert!(fits.len() > 4096 && fits.len() < 8192 && longer.len() > 8192);
+    is_served(&mut opened(&server, &[("token", &fits)]).await).await;
+    let mut socket = server.socket("hello=1").await;
+    let hello = json!({ "type": "sys:hello", "rid": 1, "token": fits });
+    assert_eq!(socket.ask(hello).await["type"], "sys:welcome");
+    assert_eq!(
+        status(&server, "/socket/all/", &[("token", &longer)]).await,
+        401
+    );
+    let server = Server::configured(&format!("[limits]\ntoken_bytes = 64\n{auth}"), CARE_TABLES);
+    assert_eq!(
+        status(&server, "/socket/all/", &[("token", &ann(json!({})))]).await,
+        401
+    );
 }

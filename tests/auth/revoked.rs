@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use super::{SECRET, ann, fetched, is_served, now, opened, status, with_secret};
+use super::{SECRET, ann, fetched, guarded, is_served, now, opened, status, with_secret};
 use crate::{
-    support::{Nats, NatsOptions, Options, Producer, Server, sqlite3},
+    support::{Nats, NatsOptions, Options, Producer, Server, sqlite3, wait_until},
     wire::{CARE, CARE_TABLES},
 };
 
@@ -64,8 +64,15 @@ async fn an_operator_ends_the_sockets_of_a_subject_and_his_tokens_are_refused() 
         );
     }
     is_served(&mut innocent).await;
-    // What is issued later is something new.
-    let later = ann(json!({ "sub": "ann", "iat": now() + 3 }));
+    // What is issued later is something new, but not what only says so.
+    let early = ann(json!({ "sub": "ann", "iat": now() + 30 }));
+    let told = fetched(&server, "/api/query/patient", &[("token", &early)]).await;
+    assert_eq!(told, (401, "token_invalid".into()));
+    let over = now();
+    let later = wait_until("the next second", async || {
+        (now() > over).then(|| ann(json!({ "sub": "ann", "iat": now() })))
+    });
+    let later = later.await;
     is_served(&mut opened(&server, &[("token", &later)]).await).await;
     assert_eq!(server.counted("revocations_total").await, 2);
 }
@@ -82,6 +89,8 @@ async fn who_is_no_operator_revokes_nobody() {
         json!({}),
         json!({ "sub": 1.5 }),
         json!({ "sub": "a", "jti": "b" }),
+        json!({ "jti": "b", "until": now() - 1 }),
+        json!({ "jti": "b", "until": "tomorrow" }),
         json!([]),
     ] {
         assert_eq!(
@@ -99,6 +108,36 @@ async fn who_is_no_operator_revokes_nobody() {
     );
     let open = crate::wire::care();
     assert_eq!(revoke(&open, "", json!({ "sub": "ann" })).await.0, 403);
+}
+
+#[tokio::test]
+async fn what_is_revoked_until_its_end_is_over_within_the_leeway_too() {
+    let server = guarded(&format!(
+        "key = \"{SECRET}\"\nleeway_ms = 30000\noperator = {{ role = \"admin\" }}"
+    ));
+    let operator = ann(json!({ "sub": "root", "role": "admin" }));
+    let end = now() + 1;
+    let token = ann(json!({ "sub": "eve", "jti": "1", "exp": end }));
+    let body = json!({ "jti": "1", "until": end });
+    assert_eq!(revoke(&server, &operator, body).await.0, 202);
+    wait_until("its end", async || (now() > end).then_some(())).await;
+    let told = fetched(&server, "/api/query/patient", &[("token", &token)]).await;
+    assert_eq!(told, (401, "token_revoked".into()));
+    // One that holds by the leeway alone can be revoked by its end.
+    let past = now() - 5;
+    let token = ann(json!({ "sub": "mal", "jti": "2", "exp": past }));
+    let mut socket = opened(&server, &[("token", &token)]).await;
+    is_served(&mut socket).await;
+    let body = json!({ "jti": "2", "until": past });
+    assert_eq!(revoke(&server, &operator, body).await.0, 202);
+    assert_eq!(socket.closed().await.code, 4401);
+    let told = revoke(
+        &server,
+        &operator,
+        json!({ "jti": "3", "until": now() - 40 }),
+    )
+    .await;
+    assert_eq!((told.0, &told.1["error"]), (400, &json!("bad_param")));
 }
 
 #[tokio::test]

@@ -193,6 +193,61 @@ fn a_secret_in_the_configuration_is_in_no_error() {
     }
 }
 
+#[test]
+fn a_public_key_is_no_secret_in_whatever_form_it_comes() {
+    let folder = Folder::new();
+    folder.sql("rowcast.db", CARE_TABLES);
+    let starts = |key: &str| {
+        folder.write("key", key);
+        let config = format!("[auth]\nkey_file = \"key\"\n{CARE}");
+        folder.write("rowcast.toml", &config);
+        folder.run(&["token", "--sub", "ann"])
+    };
+    for pair in [Pair::rsa(), Pair::ec(), Pair::ed()] {
+        let pem = &pair.public;
+        let lines: Vec<&str> = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let (in_lines, in_one) = (lines.join("\n"), lines.concat());
+        for (key, told) in [
+            (format!("# of the issuer\n{pem}"), "something else beside"),
+            (
+                format!("Public-Key: (2048 bit)\nModulus:\n    00:b4\n{pem}"),
+                "something else beside",
+            ),
+            (in_lines.clone(), "a PUBLIC KEY in PEM is needed"),
+            (in_one.clone(), "a PUBLIC KEY in PEM is needed"),
+            (format!("key: {in_one}"), "a PUBLIC KEY in PEM is needed"),
+            (
+                in_one.replace('+', "-").replace('/', "_"),
+                "a PUBLIC KEY in PEM is needed",
+            ),
+            (format!("\u{feff}{in_one}"), "a PUBLIC KEY in PEM is needed"),
+            (
+                json!({ "keys": [pair.jwk] }).to_string(),
+                "a PUBLIC KEY in PEM is needed",
+            ),
+        ] {
+            let ran = starts(&key);
+            assert_ne!(ran.code, 0, "{key}");
+            assert!(ran.stderr.contains(told), "{key}: {}", ran.stderr);
+        }
+        // That of an editor says nothing, and the key is read as one.
+        let ran = starts(&format!("\u{feff}{pem}"));
+        assert!(ran.stderr.contains("only your issuer can sign"), "{ran:?}");
+    }
+    for key in [
+        "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBL9 me@host",
+        "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIA me@host",
+        "AAAAC3NzaC1lZDI1NTE5AAAAIBzJ3bLkkUZ9r3zL9Yq8e8pQy4m0lN2f9w7b8y3k2Q1x",
+        "---- BEGIN SSH2 PUBLIC KEY ----\nAAAAC3NzaC1lZDI1NTE5AAAAIBzJ3bLkkUZ9\n---- END SSH2 PUBLIC KEY ----",
+    ] {
+        let ran = starts(key);
+        assert_ne!(ran.code, 0, "{key}");
+        assert!(ran.stderr.contains("PUBLIC KEY"), "{}", ran.stderr);
+    }
+    let ran = starts(SECRET);
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
 #[tokio::test]
 async fn a_listener_that_others_reach_starts_with_something_to_tell_them_apart_by() {
     let server = Server::with(Options {

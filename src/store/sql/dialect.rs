@@ -39,6 +39,7 @@ impl Dialect {
     /// column's type, as far as that can be told here.
     pub fn typed(self, column: &Column, value: Value) -> Option<Value> {
         match (self, &column.kind) {
+            (Self::Postgres, Some(Kind::Other)) if !is_plain(&column.declared) => None,
             (Self::Postgres, Some(kind)) => text(kind, value).map(Value::Text),
             _ => Some(value),
         }
@@ -138,6 +139,50 @@ fn cast(column: &Column) -> &str {
     }
 }
 
+/// Types that are no [`Kind`] of their own, and whose texts mean the same whoever reads them, so that a
+/// client's may be one.
+const PLAIN: [&str; 28] = [
+    "inet",
+    "cidr",
+    "macaddr",
+    "macaddr8",
+    "interval",
+    "time with time zone",
+    "bit",
+    "bit varying",
+    "money",
+    "name",
+    "\"char\"",
+    "pg_lsn",
+    "xid8",
+    "int4range",
+    "int8range",
+    "numrange",
+    "tsrange",
+    "tstzrange",
+    "daterange",
+    "int4multirange",
+    "int8multirange",
+    "nummultirange",
+    "tsmultirange",
+    "tstzmultirange",
+    "datemultirange",
+    "citext",
+    "ltree",
+    "hstore",
+];
+
+/// Whether a client's text may be read as a value of a type without a [`Kind`]. Others understand more than a
+/// value: `regclass` looks names up in the catalogue, and so tells which there are; `tsquery` is a language.
+fn is_plain(declared: &str) -> bool {
+    // `bit(3)`, `time(3) with time zone`, `interval day to second`; an extension may be in a schema.
+    let (begin, rest) = declared.split_once('(').unwrap_or((declared, ""));
+    let end = rest.split_once(')').map_or("", |(_, end)| end);
+    let name = format!("{begin}{end}");
+    let name = name.rsplit('.').next().unwrap_or_default();
+    PLAIN.contains(&name) || name.starts_with("interval ")
+}
+
 /// The text that PostgreSQL reads as a value of this kind. What only it can judge, such as a
 /// time, it judges.
 fn text(kind: &Kind, value: Value) -> Option<String> {
@@ -194,5 +239,45 @@ fn integer(value: &Value) -> Option<i64> {
             Some(*real as i64)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_s_text_is_read_only_as_a_type_that_says_nothing_but_values() {
+        for plain in [
+            "inet",
+            "bit(3)",
+            "bit varying(8)",
+            "time(3) with time zone",
+            "interval",
+            "interval(3)",
+            "interval day to second(3)",
+            "public.citext",
+            "extensions.ltree",
+        ] {
+            assert!(is_plain(plain), "{plain}");
+        }
+        for other in [
+            "regclass",
+            "regtype",
+            "regproc",
+            "regrole",
+            "tsvector",
+            "tsquery",
+            "jsonpath",
+            "xml",
+            "aclitem",
+            "point",
+            "public.my_domain",
+            "inet[]",
+            "intervals",
+            "",
+        ] {
+            assert!(!is_plain(other), "{other}");
+        }
     }
 }
