@@ -307,7 +307,8 @@ impl Queries {
         })
     }
 
-    fn refuse(&self, limit: &str) -> Failure {
+    /// What is told to who asks for more than there is room for, by the limit that is counted.
+    pub fn refuse(&self, limit: &str) -> Failure {
         self.metrics.limited(limit);
         Failure {
             retry_after_ms: Some(RETRY_AFTER_MS),

@@ -68,6 +68,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
         // Nothing is judged, as with an empty configuration.
         auth: Auth::new(Settings::default(), metrics.clone()).unwrap(),
         identities: Identities::new(MAX_SOCKETS),
+        askers: Identities::new(MAX_SOCKETS),
         metrics: metrics.clone(),
         health: health.clone(),
         config: sessions(),

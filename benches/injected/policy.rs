@@ -172,6 +172,7 @@ impl Scene {
             group: Group::new(GROUP, sockets),
             auth: Auth::new(Settings::default(), metrics.clone()).unwrap(),
             identities: Identities::new(sockets),
+            askers: Identities::new(sockets),
             metrics: metrics.clone(),
             health,
             config: sessions(),

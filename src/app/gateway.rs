@@ -174,6 +174,7 @@ async fn edge(
         group,
         auth: auth.clone(),
         identities: Identities::new(config.server.max_connections_per_identity),
+        askers: Identities::new(config.limits.requests_per_identity),
         metrics: loops.metrics.clone(),
         health: loops.health.clone(),
         config: sessions(config),

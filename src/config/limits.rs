@@ -47,6 +47,9 @@ pub struct Limits {
     /// connections to the database, half a second of queries of 4 ms.
     #[serde(deserialize_with = "within::<1, 100_000, _, _>")]
     pub requests_running: usize,
+    /// Of these for one identity. Default 64: a quarter, so that no three together have them all.
+    #[serde(deserialize_with = "within::<1, 100_000, _, _>")]
+    pub requests_per_identity: usize,
     /// Reads of the database that wait for one of its connections, of sockets, HTTP and NATS together.
     /// Default 1,024: what waits longer than `query_timeout_ms` is not answered anyway.
     #[serde(deserialize_with = "within::<1, 1_000_000, _, _>")]

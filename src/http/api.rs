@@ -97,7 +97,9 @@ pub async fn query(
         Ok(select) => select,
         Err(failure) => return edge.refuse(failure).into_response(),
     };
-    let place = match edge.gateway.queries.admit() {
+    let place = edge.gateway.queries.admit();
+    let share = edge.gateway.share(&identity);
+    let place = match place.and_then(|place| Ok((place, share?))) {
         Ok(place) => place,
         Err(failure) => return edge.refuse(failure).into_response(),
     };

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{Auth, Grant, Refused},
-    callers::Portion,
+    callers::{Portion, Share},
     identity::Identity,
 };
 
@@ -54,7 +54,7 @@ pub type Body = Arc<()>;
 /// A place among the queries that run, in the extensions of an answer: kept until that is written.
 #[derive(Debug, Clone)]
 pub struct Place {
-    _permit: Arc<OwnedSemaphorePermit>,
+    _kept: Arc<(OwnedSemaphorePermit, Share)>,
 }
 
 /// For how long who asked may be answered, in the extensions of an answer; none for who may for ever.
@@ -126,10 +126,9 @@ impl Owed {
 
 impl Place {
     /// Keeps a place for as long as an answer is under way.
-    pub fn keep(response: &mut Response, place: OwnedSemaphorePermit) {
-        response.extensions_mut().insert(Self {
-            _permit: Arc::new(place),
-        });
+    pub fn keep(response: &mut Response, place: (OwnedSemaphorePermit, Share)) {
+        let kept = Arc::new(place);
+        response.extensions_mut().insert(Self { _kept: kept });
     }
 }
 

@@ -4,12 +4,24 @@ use std::sync::Arc;
 
 use super::{Gateway, MAX_TRIES, SETTLE, inexact::Inexact, reads::pause};
 use crate::{
+    callers::{Crowded, Share},
+    identity::Identity,
     protocol::{self, ErrorCode, Failure, Select},
     ring::Cut,
     topic::Topic,
 };
 
 impl Gateway {
+    /// One more query without a socket of somebody, while what is returned is kept.
+    ///
+    /// # Errors
+    /// [`ErrorCode::TooManyRequests`](crate::protocol::ErrorCode::TooManyRequests) where that many of his
+    /// are under way.
+    pub fn share(&self, identity: &Identity) -> Result<Share, Failure> {
+        let share = self.askers.admit(identity);
+        share.map_err(|Crowded| self.queries.refuse("asker"))
+    }
+
     /// One reply frame for an asker without a socket, with its place in the stream as the cursor. The
     /// asker has a place among those ([`crate::query::Queries::admit`]).
     ///

@@ -131,6 +131,8 @@ pub struct Gateway {
     pub auth: Auth,
     /// How many connections each of them has.
     pub identities: Identities,
+    /// The queries without a socket of each identity that are under way.
+    pub askers: Identities,
     /// The audience.
     pub group: Group,
     /// What is counted.

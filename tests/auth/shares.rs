@@ -1,6 +1,7 @@
 //! How many connections one identity may have: up to the bound everything works, one beyond is told so in the
 //! way that he can read, and neither his own others nor anybody else's are touched.
 
+use futures_util::future::join_all;
 use serde_json::{Value as Json, json};
 
 use super::{SECRET, ann, closed_page, fetched, handshake, is_served, opened, status};
@@ -17,6 +18,48 @@ fn two_each(auth: &str) -> Server {
         ),
         CARE_TABLES,
     )
+}
+
+/// A query on this takes longer than it may: the pattern nearly fits at each place of each text.
+const HEAVY: &str = "
+    PRAGMA journal_mode = WAL;
+    CREATE TABLE big (id INTEGER PRIMARY KEY, text TEXT);
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+    INSERT INTO big SELECT i, printf('%.*c', 1000, 'a') FROM n;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queries_of_one_identity_over_http_leave_room_for_those_of_others() {
+    let limits = "[limits]\nrequests_running = 5\nrequests_per_identity = 3\n[database]\nquery_timeout_ms = 1000";
+    let config = format!(
+        "{limits}\n[auth]\nkey = \"{SECRET}\"\n[[topics]]\ntype = \"big\"\ntable = \"big\"\n"
+    );
+    let server = Server::configured(&config, HEAVY);
+    let greedy = ann(json!({}));
+    let asked: Vec<String> = (0..10)
+        .map(|number| {
+            let pattern = format!("%25{}b{number}", "a".repeat(200));
+            format!("/api/query/big?filter[text][like]={pattern}")
+        })
+        .collect();
+    let headers = [("token", &*greedy)];
+    let asking = join_all(asked.iter().map(|path| fetched(&server, path, &headers)));
+    let other = ann(json!({ "sub": "bob" }));
+    let others = async {
+        let refused = "limited_total{kind=\"asker\"}";
+        wait_until("refusals", async || {
+            (server.counted(refused).await == 7).then_some(())
+        })
+        .await;
+        fetched(&server, "/api/query/big?id=1", &[("token", &other)]).await
+    };
+    let (answers, (code, answer)) = tokio::join!(asking, others);
+    assert_eq!(
+        (code, &answer["data"][0]["id"]),
+        (200, &json!(1)),
+        "{answer}"
+    );
+    let refused = answers.iter().filter(|(code, _)| *code == 429);
+    assert_eq!(refused.count(), 7, "{answers:?}");
 }
 
 /// How often the limit was come to.
