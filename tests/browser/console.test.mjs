@@ -215,7 +215,7 @@ describe("the console", { concurrency: false }, () => {
     await page.fill("#tester-input", "close");
     await page.press("#tester-input", "Enter");
     await page.waitForSelector("#tester-state[data-state=closed]");
-    assert.match(await page.textContent("#tester-frames li:last-child"), /已断开 1000/);
+    await page.waitForFunction(() => document.querySelector("#tester-frames li:last-child").textContent.includes("已断开 1000"));
     await page.click("#tester-clear");
     await page.waitForFunction(() => document.querySelectorAll("#tester-frames li").length === 0);
     assert.deepEqual(page.complaints, []);
