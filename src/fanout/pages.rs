@@ -261,8 +261,8 @@ pub async fn run(
         () = stop.cancelled() => {}
         // None ends by itself; one that panics must not be missed in silence.
         Some(ended) = readers.join_next() => {
-            if let Err(err) = ended {
-                std::panic::resume_unwind(err.into_panic());
+            if let Some(panic) = ended.err().and_then(|err| err.try_into_panic().ok()) {
+                std::panic::resume_unwind(panic);
             }
         }
     }
