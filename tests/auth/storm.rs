@@ -115,9 +115,11 @@ async fn an_answer_that_is_kept_ends_with_what_it_grants_and_with_a_revocation()
     assert_eq!(asks(&server, "opaque").await.0, 200);
     endpoint.answers(Answer::Body(200, json!({ "sub": "ann" }).to_string()));
     wait_until("the end of the session", async || {
-        let status = asks(&server, "opaque").await.0;
-        assert_eq!(status, 200);
-        (endpoint.asked().len() == 2).then_some(())
+        let (status, why) = asks(&server, "opaque").await;
+        // What was asked for just before the end is not answered behind it.
+        let over = status == 401 && why == "token_expired";
+        assert!(status == 200 || over, "{status} {why}");
+        (endpoint.asked().len() == 2 && status == 200).then_some(())
     })
     .await;
     let operator = ann(json!({ "sub": "root", "role": "admin" }));
