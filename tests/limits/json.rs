@@ -184,7 +184,7 @@ async fn an_integer_is_the_one_that_was_written_or_refused() {
         r#""size":-1"#,
         r#""page":4294967296"#,
     ] {
-        let mut socket = server.socket("").await;
+        let mut socket = server.socket("types=notice").await;
         let request = format!("{{\"type\":\"patient\",\"rid\":1,\"params\":{{{wrong}}}}}");
         socket.send_text(&request).await;
         assert_eq!(socket.next().await["error"], "bad_param", "{wrong}");
