@@ -1,7 +1,11 @@
 //! Where things stand: a [`Checkpoint`] in the source, a [`Position`] in the bus.
 //! They are never the same type, so that neither can be taken for the other.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+    sync::Arc,
+};
 
 /// The name of one history of the bus: `[a-z0-9]{1,16}`.
 ///
@@ -177,7 +181,7 @@ impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for shift in [15, 10, 5, 0] {
             let letter = LETTERS[(self.0 >> shift & 31) as usize];
-            write!(f, "{}", char::from(letter))?;
+            f.write_char(char::from(letter))?;
         }
         Ok(())
     }

@@ -47,7 +47,10 @@ pub struct QueryLimits {
 
 /// Asks direct queries. Cloning shares the loop.
 #[derive(Debug, Clone)]
-pub struct Queries {
+pub struct Queries(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     short: mpsc::Sender<Ask>,
     long: mpsc::Sender<Ask>,
     shared: Shared,
@@ -59,7 +62,7 @@ pub struct Queries {
 
 enum Ask {
     /// Whoever waits for it is told by way of [`Shared`].
-    Snapshot(Key, Arc<Topic>, Select),
+    Snapshot(Key, Arc<Topic>),
     Describe(Arc<Topic>, oneshot::Sender<Result<Table, StoreError>>),
 }
 
@@ -79,7 +82,7 @@ pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
     let (short, short_asks) = mpsc::channel(limits.waiting);
     let (long, long_asks) = mpsc::channel(limits.waiting);
     let (shared, marks) = (Shared::default(), Marks::default());
-    let queries = Queries {
+    let queries = Queries(Arc::new(Inner {
         short,
         long,
         shared: shared.clone(),
@@ -87,7 +90,7 @@ pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
         timeout: limits.timeout + SETTLE_SLOW + SLACK,
         requests: Arc::new(Semaphore::new(limits.requests)),
         metrics,
-    };
+    }));
     (
         queries,
         Inbox {
@@ -102,15 +105,15 @@ pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
 
 /// Answers queries until every [`Queries`] is dropped.
 pub async fn run(store: impl Store, inbox: Inbox, health: Health, metrics: Metrics) {
-    let reader = Reader {
+    let marking = (inbox.marks.clone(), store.clone());
+    let marking = tokio::spawn(async move { marking.0.serve(marking.1).await });
+    let reader = Arc::new(Reader {
         shared: inbox.shared,
         marks: inbox.marks,
         store,
         health,
         metrics,
-    };
-    let marking = reader.clone();
-    let marking = tokio::spawn(async move { marking.marks.serve(marking.store).await });
+    });
     tokio::join!(
         serve(&reader, inbox.short, RUNNING),
         serve(&reader, inbox.long, inbox.places),
@@ -119,7 +122,7 @@ pub async fn run(store: impl Store, inbox: Inbox, health: Health, metrics: Metri
 }
 
 /// Reads what is asked for, up to `places` at once.
-async fn serve(reader: &Reader<impl Store>, mut asks: mpsc::Receiver<Ask>, places: usize) {
+async fn serve(reader: &Arc<Reader<impl Store>>, mut asks: mpsc::Receiver<Ask>, places: usize) {
     let running = Arc::new(Semaphore::new(places));
     while let Some(ask) = asks.recv().await {
         let Ok(permit) = running.clone().acquire_owned().await else {
@@ -129,7 +132,7 @@ async fn serve(reader: &Reader<impl Store>, mut asks: mpsc::Receiver<Ask>, place
         tokio::spawn(async move {
             let _permit = permit;
             match ask {
-                Ask::Snapshot(key, topic, select) => reader.read(&key, &topic, &select).await,
+                Ask::Snapshot(key, topic) => reader.read(&key, &topic).await,
                 Ask::Describe(topic, reply) => {
                     let found = reader.store.describe(topic).await;
                     tell(&reader.health, found.as_ref().err());
@@ -154,7 +157,6 @@ fn is_long(topic: &Topic, select: &Select) -> bool {
 }
 
 /// What a read is done with.
-#[derive(Clone)]
 struct Reader<S> {
     store: S,
     shared: Shared,
@@ -165,7 +167,7 @@ struct Reader<S> {
 
 impl<S: Store> Reader<S> {
     /// Reads as long as somebody waits for this read.
-    async fn read(&self, key: &Key, topic: &Arc<Topic>, select: &Select) {
+    async fn read(&self, key: &Key, topic: &Arc<Topic>) {
         loop {
             // All who are about to ask for the same join first: on a busy machine that is one read for
             // many, and on an idle one it takes no time.
@@ -173,7 +175,10 @@ impl<S: Store> Reader<S> {
             let Some(askers) = self.shared.begin(key) else {
                 return;
             };
-            let found = self.store.snapshot(topic.clone(), select.clone()).await;
+            let found = self
+                .store
+                .snapshot(topic.clone(), key.select().clone())
+                .await;
             self.metrics.query(outcome(&found));
             tell(&self.health, found.as_ref().err());
             match found {
@@ -260,11 +265,11 @@ impl Queries {
         placed: bool,
     ) -> Result<Arc<Snapshot>, Failure> {
         let (reply, answer) = oneshot::channel();
-        let key = Key::of(&topic, &select, placed);
-        if self.shared.join(&key, reply)
-            && let Err(failure) = self.send(Ask::Snapshot(key.clone(), topic, select))
+        let key = Key::of(&topic, select, placed);
+        if self.0.shared.join(&key, reply)
+            && let Err(failure) = self.send(Ask::Snapshot(key.clone(), topic))
         {
-            self.shared.refuse(&key, &failure);
+            self.0.shared.refuse(&key, &failure);
         }
         self.answer(answer).await?
     }
@@ -284,7 +289,7 @@ impl Queries {
 
     /// Where the answers to this gateway's marks are to be told.
     pub fn marks(&self) -> &Marks {
-        &self.marks
+        &self.0.marks
     }
 
     /// Takes a place among the queries without a socket, which no socket's own limits hold.
@@ -292,14 +297,14 @@ impl Queries {
     /// # Errors
     /// [`ErrorCode::TooManyRequests`] where all places are taken.
     pub fn admit(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        let place = self.requests.clone().try_acquire_owned();
+        let place = self.0.requests.clone().try_acquire_owned();
         place.map_err(|_| self.refuse("requests"))
     }
 
     fn send(&self, ask: Ask) -> Result<(), Failure> {
         let sender = match &ask {
-            Ask::Snapshot(_, topic, select) if is_long(topic, select) => &self.long,
-            Ask::Snapshot(..) | Ask::Describe(..) => &self.short,
+            Ask::Snapshot(key, topic) if is_long(topic, key.select()) => &self.0.long,
+            Ask::Snapshot(..) | Ask::Describe(..) => &self.0.short,
         };
         sender.try_send(ask).map_err(|err| match err {
             mpsc::error::TrySendError::Full(_) => self.refuse("reads"),
@@ -309,7 +314,7 @@ impl Queries {
 
     /// What is told to who asks for more than there is room for, by the limit that is counted.
     pub fn refuse(&self, limit: &str) -> Failure {
-        self.metrics.limited(limit);
+        self.0.metrics.limited(limit);
         Failure {
             retry_after_ms: Some(RETRY_AFTER_MS),
             ..ErrorCode::TooManyRequests.into()
@@ -317,7 +322,7 @@ impl Queries {
     }
 
     async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, Failure> {
-        match tokio::time::timeout(self.timeout, answer).await {
+        match tokio::time::timeout(self.0.timeout, answer).await {
             Ok(answered) => answered.map_err(|_| ErrorCode::Internal.into()),
             Err(_) => Err(ErrorCode::QueryTimeout.into()),
         }

@@ -296,9 +296,14 @@ impl Ring {
         last.into_iter().flatten().max().unwrap_or(0)
     }
 
-    /// A receiver that changes whenever the ring has grown or begun again.
+    /// A receiver that changes whenever the ring has grown or begun again, or all are [woken](Self::wake).
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.end.subscribe()
+    }
+
+    /// Has everybody who waits for a change look up, although there is none.
+    pub fn wake(&self) {
+        self.end.send_modify(|_| {});
     }
 
     /// Waits until the stream has passed what a read saw, but not longer than `settle`.

@@ -160,7 +160,7 @@ async fn edge(
     let reads = matches!(config.bus.url, BusUrl::Embedded);
     let process = process::gateway(config, loops, address, reads, serving);
     let lanes = Lanes::new(&ring, topics, cores());
-    for lane in lanes.loops(&ring, &loops.metrics, &loops.stops.fanout) {
+    for lane in lanes.loops(&ring, &loops.metrics, &loops.stops.sessions) {
         loops.spawn("lane", lane);
     }
     let gateway = Arc::new(Gateway {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, http::Request};
+use axum::{Router, http::Extensions};
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::{
@@ -20,6 +20,8 @@ use super::{
     Door, Edge, Face, Hosts, Proxies,
     connection::{Caller, Life},
     farewell,
+    headers::Headers,
+    origins::Scheme,
     peer::Peer,
     tls::Tls,
     who::Whence,
@@ -212,29 +214,46 @@ impl Shared {
         }
     }
 
-    /// Says in a request how it came, and takes a place for whom a proxy brings: to be kept for as long
+    /// Finds out how a request came, and takes a place for whom a proxy brings: to be kept for as long
     /// as he is served.
     ///
     /// # Errors
     /// His address has all of its places.
-    pub(super) fn introduce<B>(
-        &self,
-        peer: Peer,
-        request: &mut Request<B>,
-    ) -> Result<Option<Portion>, Full> {
-        if let Some(scheme) = peer.scheme(&self.proxies, request.headers()) {
-            request.extensions_mut().insert(scheme);
+    pub(super) fn introduce(&self, peer: Peer, headers: &impl Headers) -> Result<Introduced, Full> {
+        let asks = || self.edge().is_some_and(|edge| edge.gateway.auth.asks());
+        let client = (peer.is_proxy() || asks()).then(|| peer.client(&self.proxies, headers));
+        let portion = match client.filter(|_| peer.is_proxy()) {
+            Some(client) => {
+                tracing::debug!(%client, "a proxy brings a request");
+                Some(self.callers.portion(client)?)
+            }
+            None => None,
+        };
+        Ok(Introduced {
+            scheme: peer.scheme(&self.proxies, headers),
+            whence: client.map(Whence),
+            portion,
+        })
+    }
+}
+
+/// How a request came.
+pub(super) struct Introduced {
+    scheme: Option<Scheme>,
+    whence: Option<Whence>,
+    portion: Option<Portion>,
+}
+
+impl Introduced {
+    /// Says it to whoever looks at the request; returns the place of whom a proxy brings.
+    pub(super) fn note(self, extensions: &mut Extensions) -> Option<Portion> {
+        if let Some(scheme) = self.scheme {
+            extensions.insert(scheme);
         }
-        if self.edge().is_some_and(|edge| edge.gateway.auth.asks()) {
-            let from = peer.client(&self.proxies, request.headers());
-            request.extensions_mut().insert(Whence(from));
+        if let Some(whence) = self.whence {
+            extensions.insert(whence);
         }
-        if !peer.is_proxy() {
-            return Ok(None);
-        }
-        let client = peer.client(&self.proxies, request.headers());
-        tracing::debug!(%client, "a proxy brings a request");
-        self.callers.portion(client).map(Some)
+        self.portion
     }
 }
 

@@ -142,6 +142,8 @@ async fn begin(
     deadline: Instant,
 ) -> Served {
     let greeting = tokio::select! {
+        // Looked at first: who has said something needs no clock.
+        biased;
         greeting = greeting::hear(&mut stream, &shared, caller.peer) => greeting,
         // Who has said nothing is simply cut off.
         () = sleep_until(deadline) => return None,

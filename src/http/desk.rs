@@ -25,6 +25,7 @@ use super::{
     Edge,
     accept::Shared,
     door, farewell,
+    headers::Asked,
     owed::{self, Owed},
     peer::Peer,
     sockets::{self, NotUpgraded},
@@ -90,14 +91,15 @@ impl Desk {
                 ..ErrorCode::Misdirected.into()
             }));
         }
-        let introduced = self.shared.introduce(self.peer, request);
-        introduced.map_err(|full| {
+        let introduced = self.shared.introduce(self.peer, request.headers());
+        let introduced = introduced.map_err(|full| {
             self.shared.door.metrics().refused_connection(full.kind());
             match stream::is_event_source(request.headers()) {
                 true => Box::new(stream::come_back(farewell::RETRY_MS)),
                 false => refuse(farewell::no_room()),
             }
-        })
+        })?;
+        Ok(introduced.note(request.extensions_mut()))
     }
 }
 
@@ -118,7 +120,7 @@ impl Service<hyper::Request<Incoming>> for Desk {
         if matches!(request.uri().path(), sockets::ALL | sockets::ECHO)
             && let Some(edge) = self.shared.edge()
         {
-            match edge.upgrade(&request) {
+            match edge.upgrade(&Asked::from(&request)) {
                 Ok((answer, next)) => {
                     let edge = edge.clone();
                     *will_be(&self.next) = Some(Next {
@@ -134,7 +136,7 @@ impl Service<hyper::Request<Incoming>> for Desk {
                     return Either::Right(Box::pin(async move {
                         let admission = edge.gateway.auth.judge(&presented).await;
                         request.extensions_mut().insert(admission);
-                        match edge.upgrade(&request) {
+                        match edge.upgrade(&Asked::from(&request)) {
                             Ok((answer, next)) => {
                                 *will_be(&slot) = Some(Next {
                                     edge,

@@ -4,7 +4,7 @@
 
 use std::{future::poll_fn, mem::MaybeUninit, pin::Pin, sync::Arc, time::Duration};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use axum::http::{Extensions, Method, Uri, Version};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
@@ -12,6 +12,7 @@ use super::{
     Edge,
     accept::Shared,
     connection::{Served, Wire},
+    headers::{Asked, Said},
     peer::Peer,
     sockets::{self, Next},
 };
@@ -70,30 +71,15 @@ fn understand(said: Bytes, shared: &Shared, peer: Peer) -> Greeting {
     let Some(edge) = shared.edge() else {
         return Greeting::Other(said);
     };
-    let opened = request(&said).and_then(|(mut request, length)| {
-        if !shared.hosts.admit(request.headers(), request.uri()) {
-            return None;
-        }
-        let portion = shared.introduce(peer, &mut request).ok()?;
-        let (answer, next) = edge.upgrade(&request).ok()?;
-        Some(Opened {
-            edge: edge.clone(),
-            portion,
-            answer: answer.text(),
-            next,
-            // Copied, or a few bytes would keep the whole head.
-            leftover: Bytes::copy_from_slice(&said[length..]),
-        })
-    });
-    match opened {
+    match open(&said, shared, edge, peer) {
         Some(opened) => Greeting::Handshake(Box::new(opened)),
         None => Greeting::Other(said),
     }
 }
 
-/// A request for one of the sockets' paths, and how many bytes its head has. None where it is not whole
-/// or not as it should be: hyper knows what to say then.
-fn request(said: &Bytes) -> Option<(Request<()>, usize)> {
+/// Opens a socket, if that is asked for. None where a head is not whole or not as it should be: hyper knows
+/// what to say then.
+fn open(said: &Bytes, shared: &Shared, edge: &Arc<Edge>, peer: Peer) -> Option<Opened> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut head = httparse::Request::new(&mut headers);
     let Ok(httparse::Status::Complete(length)) = head.parse(said) else {
@@ -112,20 +98,30 @@ fn request(said: &Bytes) -> Option<(Request<()>, usize)> {
     if !asks {
         return None;
     }
-    let mut map = HeaderMap::with_capacity(head.headers.len());
-    for header in head.headers.iter() {
-        let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
-        let value = match header.value {
-            // It has no place in what was said.
-            [] => HeaderValue::from_static(""),
-            value => HeaderValue::from_maybe_shared(said.slice_ref(value)).ok()?,
-        };
-        map.append(name, value);
+    let uri = Uri::from_maybe_shared(said.slice_ref(target.as_bytes())).ok()?;
+    let headers = Said(head.headers);
+    if !shared.hosts.admit(&headers, &uri) {
+        return None;
     }
-    let mut request = Request::new(());
-    *request.uri_mut() = Uri::from_maybe_shared(said.slice_ref(target.as_bytes())).ok()?;
-    *request.headers_mut() = map;
-    Some((request, length))
+    let mut extensions = Extensions::new();
+    let introduced = shared.introduce(peer, &headers).ok()?;
+    let portion = introduced.note(&mut extensions);
+    let asked = Asked {
+        method: &Method::GET,
+        version: Version::HTTP_11,
+        uri: &uri,
+        headers: &headers,
+        extensions: &extensions,
+    };
+    let (answer, next) = edge.upgrade(&asked).ok()?;
+    Some(Opened {
+        edge: edge.clone(),
+        portion,
+        answer: answer.text(),
+        next,
+        // Copied, or a few bytes would keep the whole head.
+        leftover: Bytes::copy_from_slice(&said[length..]),
+    })
 }
 
 impl Opened {

@@ -2,9 +2,12 @@
 //! this machine, and would then be of the same host as what it reads (DNS rebinding): only its `Host`
 //! gives it away.
 
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{Uri, header};
 
-use super::authority::Authority;
+use super::{
+    authority::Authority,
+    headers::{Headers, text},
+};
 
 /// `server.allowed_hosts`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,14 +85,12 @@ impl Hosts {
     }
 
     /// Whether a request is for this listener. Its target may name a host, too.
-    pub fn admit(&self, headers: &HeaderMap, target: &Uri) -> bool {
+    pub fn admit(&self, headers: &impl Headers, target: &Uri) -> bool {
         let untold = self.allowed.is_empty();
         if self.allowed.any || (self.usual == Usual::Any && untold) {
             return true;
         }
-        let host = headers
-            .get(header::HOST)
-            .and_then(|host| host.to_str().ok());
+        let host = headers.first(header::HOST).and_then(text);
         let named = target.authority().map(|authority| authority.as_str());
         host.is_some_and(|host| self.is_own(host)) && named.is_none_or(|name| self.is_own(name))
     }
@@ -112,6 +113,8 @@ impl Hosts {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderMap;
+
     use super::*;
 
     fn hosts(listed: &[&str], usual: Usual) -> Hosts {

@@ -15,6 +15,7 @@ mod farewell;
 mod files;
 mod framing;
 mod greeting;
+mod headers;
 mod hosts;
 mod origins;
 mod owed;

@@ -1,8 +1,11 @@
 //! Which pages a browser may connect from.
 
-use axum::http::{HeaderMap, header};
+use axum::http::header;
 
-use super::authority::Authority;
+use super::{
+    authority::Authority,
+    headers::{Headers, text},
+};
 
 /// The rule for the `Origin` header (docs/protocol.md §3).
 #[derive(Debug, Clone)]
@@ -34,28 +37,26 @@ impl Origins {
 
     /// Whether who sent these headers may talk to this server: a program, which sends no `Origin`, or a
     /// page of an admitted one.
-    pub fn admit(&self, headers: &HeaderMap, scheme: Option<Scheme>) -> bool {
-        let mut origins = headers.get_all(header::ORIGIN).iter();
+    pub fn admit(&self, headers: &impl Headers, scheme: Option<Scheme>) -> bool {
+        let mut origins = headers.lines(header::ORIGIN);
         match (origins.next(), origins.next()) {
             (None, _) => true,
             (Some(_), Some(_)) => false,
-            (Some(origin), None) if !self.any() => origin
-                .to_str()
-                .is_ok_and(|origin| self.allow(origin, headers, scheme)),
+            (Some(origin), None) if !self.any() => {
+                text(origin).is_some_and(|origin| self.allow(origin, headers, scheme))
+            }
             (Some(_), None) => true,
         }
     }
 
-    fn allow(&self, origin: &str, headers: &HeaderMap, scheme: Option<Scheme>) -> bool {
+    fn allow(&self, origin: &str, headers: &impl Headers, scheme: Option<Scheme>) -> bool {
         if self.listed.iter().any(|listed| listed == origin) {
             return true;
         }
         let Some((of, page)) = read(origin) else {
             return false;
         };
-        let host = headers
-            .get(header::HOST)
-            .and_then(|host| host.to_str().ok());
+        let host = headers.first(header::HOST).and_then(text);
         let same = host.and_then(Authority::parse).is_some_and(|host| {
             // A page that came unprotected may have been written by anybody on the way.
             scheme.is_none_or(|scheme| scheme == of)
@@ -92,6 +93,8 @@ fn read(origin: &str) -> Option<(Scheme, Authority<'_>)> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderMap;
+
     use super::*;
 
     fn allows(origins: &Origins, host: &'static str, origin: &'static str) -> bool {

@@ -2,9 +2,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::HeaderMap;
-
-use super::{origins::Scheme, proxies::Proxies};
+use super::{headers::Headers, origins::Scheme, proxies::Proxies};
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +35,7 @@ impl Peer {
     }
 
     /// Who sends a request with these headers.
-    pub fn client(self, proxies: &Proxies, headers: &HeaderMap) -> IpAddr {
+    pub fn client(self, proxies: &Proxies, headers: &impl Headers) -> IpAddr {
         match self.is_proxy {
             true => proxies.client(self.address, headers),
             false => self.address,
@@ -45,7 +43,7 @@ impl Peer {
     }
 
     /// How who sends these headers came, where that is known.
-    pub fn scheme(self, proxies: &Proxies, headers: &HeaderMap) -> Option<Scheme> {
+    pub fn scheme(self, proxies: &Proxies, headers: &impl Headers) -> Option<Scheme> {
         match self.is_proxy {
             true => proxies.scheme(headers),
             false => self.scheme,

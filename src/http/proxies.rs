@@ -3,9 +3,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderName, header};
 
-use super::origins::Scheme;
+use super::{
+    headers::{Headers, text},
+    origins::Scheme,
+};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -53,15 +56,15 @@ impl Proxies {
     /// a client may have written the others. Where that cannot be read, or there is none, the proxy.
     ///
     /// `X-Forwarded-For` counts, and `Forwarded` (RFC 7239) only where that is missing.
-    pub fn client(&self, own: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let listed = headers.contains_key(FORWARDED_FOR);
+    pub fn client(&self, own: IpAddr, headers: &impl Headers) -> IpAddr {
+        let listed = headers.has(FORWARDED_FOR);
         let name = if listed {
             FORWARDED_FOR
         } else {
             header::FORWARDED
         };
         let mut nearest = None;
-        for hop in hops(headers, &name).rev() {
+        for hop in hops(headers, name).rev() {
             let hop = if listed {
                 Some(hop)
             } else {
@@ -77,10 +80,10 @@ impl Proxies {
     }
 
     /// How a client came to one of them, as the nearest says.
-    pub fn scheme(&self, headers: &HeaderMap) -> Option<Scheme> {
-        let told = match headers.contains_key(FORWARDED_PROTO) {
-            true => hops(headers, &FORWARDED_PROTO).next_back(),
-            false => hops(headers, &header::FORWARDED)
+    pub fn scheme(&self, headers: &impl Headers) -> Option<Scheme> {
+        let told = match headers.has(FORWARDED_PROTO) {
+            true => hops(headers, FORWARDED_PROTO).next_back(),
+            false => hops(headers, header::FORWARDED)
                 .next_back()
                 .and_then(|hop| parameter(hop, "proto")),
         };
@@ -139,12 +142,9 @@ fn number(address: IpAddr) -> u128 {
 
 /// The members of a header's list, on however many lines. What is not ASCII is no member that anybody
 /// understands, and stays one.
-fn hops<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> impl DoubleEndedIterator<Item = &'a str> + use<'a> {
-    let lines = headers.get_all(name).iter();
-    lines.flat_map(|line| line.to_str().unwrap_or("?").split(',').map(str::trim))
+fn hops(headers: &impl Headers, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
+    let lines = headers.lines(name);
+    lines.flat_map(|line| text(line).unwrap_or("?").split(',').map(str::trim))
 }
 
 /// `for=192.0.2.1;proto=https`
@@ -168,6 +168,8 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderMap;
+
     use super::*;
 
     fn proxies(list: &[&str]) -> Proxies {

@@ -1,10 +1,10 @@
 //! The two WebSocket paths: what a URL may ask for, and who is let in.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
-    http::{Extensions, HeaderMap, header},
+    http::{Extensions, header},
     response::{IntoResponse, Response},
 };
 
@@ -12,7 +12,9 @@ use futures_util::future::BoxFuture;
 
 use super::{
     Edge,
+    headers::{Asked, Headers},
     upgrade::{Answer, Handshake, NoHandshake, compression, offers},
+    who::TOKEN,
 };
 use crate::{
     auth::{Admission, Presented, Refused},
@@ -84,7 +86,7 @@ impl Next {
 
 /// `GET` of either path that did not get [`Edge::upgrade`]d: why.
 pub async fn refused(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    match edge.upgrade(&request) {
+    match edge.upgrade(&Asked::from(&request)) {
         Err(NotUpgraded::NotAsked) => edge.no_upgrade(),
         Err(NotUpgraded::Wrong(failure)) => edge.refuse(failure).into_response(),
         Err(NotUpgraded::TurnedAway(why)) => edge.turn_away(why),
@@ -116,12 +118,12 @@ impl Edge {
     ///
     /// # Errors
     /// Why there will be no socket; nothing was counted or answered yet.
-    pub(super) fn upgrade<B>(
+    pub(super) fn upgrade(
         &self,
-        request: &axum::http::Request<B>,
+        asked: &Asked<'_, impl Headers>,
     ) -> Result<(Answer, Next), NotUpgraded> {
-        let headers = request.headers();
-        let handshake = Handshake::read(request.method(), request.version(), headers);
+        let headers = asked.headers;
+        let handshake = Handshake::read(asked.method, asked.version, headers);
         let handshake = handshake.map_err(|why| match why {
             NoHandshake::NotAsked => NotUpgraded::NotAsked,
             NoHandshake::Malformed(rule) => NotUpgraded::Wrong(Failure::param(rule)),
@@ -135,17 +137,17 @@ impl Edge {
             Ok((answer, Next { agreed, as_what }))
         };
         let subprotocol = offers(headers, SUBPROTOCOL).then_some(SUBPROTOCOL);
-        let is_echo = request.uri().path() == ECHO;
-        if !self.admits(headers, request.extensions()) {
+        let is_echo = asked.uri.path() == ECHO;
+        if !self.admits(headers, asked.extensions) {
             return opened(As::Foreign, subprotocol);
         }
-        let admission = self.admission(request)?;
+        let admission = self.admission(asked)?;
         // The tutorial prints the token, which is never written down here.
-        let token = headers.get("token").map_or("none", |_| "***");
+        let token = headers.first(TOKEN).map_or("none", |_| "***");
         tracing::debug!(token, "a socket opens");
         if is_echo {
             let as_what = match admission {
-                Ok(identity) => match self.share(request, &identity) {
+                Ok(identity) => match self.share(asked, &identity) {
                     Ok(share) => As::Echo(identity, share),
                     Err(Crowded) => told(headers, As::Crowded, NotUpgraded::Crowded)?,
                 },
@@ -154,7 +156,7 @@ impl Edge {
             // A browser that brings a token so hangs up where none of the names is answered.
             return opened(as_what, subprotocol);
         }
-        let query = request.uri().query().unwrap_or("");
+        let query = asked.uri.query().unwrap_or("");
         // Who may yet say who he is may see other topics then.
         let says_hello = subprotocol.is_some() || says_hello(query);
         let says_later = |identity: &Identity| {
@@ -167,7 +169,7 @@ impl Edge {
             ..opening
         });
         let as_what = match (admission, opening) {
-            (Ok(identity), Ok(opening)) => match self.share(request, &identity) {
+            (Ok(identity), Ok(opening)) => match self.share(asked, &identity) {
                 Ok(share) => As::Session(Opening { share, ..opening }),
                 Err(Crowded) => told(headers, As::Crowded, NotUpgraded::Crowded)?,
             },
@@ -183,22 +185,18 @@ impl Edge {
     }
 
     /// Who sends a handshake, if that can be said now or has been found out before.
-    fn admission<B>(&self, request: &axum::http::Request<B>) -> Result<Admission, NotUpgraded> {
-        if let Some(admission) = request.extensions().get::<Admission>() {
+    fn admission(&self, asked: &Asked<'_, impl Headers>) -> Result<Admission, NotUpgraded> {
+        if let Some(admission) = asked.extensions.get::<Admission>() {
             return Ok(admission.clone());
         }
-        let presented = self.presented(request);
+        let presented = self.presented(asked);
         let admission = self.gateway.auth.judge_now(&presented);
         admission.ok_or_else(|| NotUpgraded::Later(Box::new(presented)))
     }
 
     /// One of the connections that somebody may have.
-    fn share<B>(
-        &self,
-        request: &axum::http::Request<B>,
-        identity: &Identity,
-    ) -> Result<Share, Crowded> {
-        match request.extensions().get::<Crowded>() {
+    fn share<H>(&self, asked: &Asked<'_, H>, identity: &Identity) -> Result<Share, Crowded> {
+        match asked.extensions.get::<Crowded>() {
             Some(crowded) => Err(*crowded),
             None => self.gateway.identities.admit(identity),
         }
@@ -211,7 +209,7 @@ impl Edge {
     }
 
     /// A program without an `Origin` is admitted; a browser only from an allowed one.
-    pub(super) fn admits(&self, headers: &HeaderMap, extensions: &Extensions) -> bool {
+    pub(super) fn admits(&self, headers: &impl Headers, extensions: &Extensions) -> bool {
         self.origins.admit(headers, extensions.get().copied())
     }
 
@@ -272,7 +270,7 @@ impl Edge {
         Ok(opening)
     }
 
-    fn types(&self, list: &str, identity: Option<&Identity>) -> Result<HashSet<Arc<str>>, Failure> {
+    fn types(&self, list: &str, identity: Option<&Identity>) -> Result<Vec<Arc<str>>, Failure> {
         if list.split(',').count() > self.gateway.config.max_topics {
             self.gateway.metrics.limited("topics");
             return Err(Failure::param("types: too many for one socket"));
@@ -292,14 +290,14 @@ impl Edge {
     }
 }
 
-fn turned_away(headers: &HeaderMap, why: Refused) -> Result<As, NotUpgraded> {
+fn turned_away(headers: &impl Headers, why: Refused) -> Result<As, NotUpgraded> {
     told(headers, As::TurnedAway(why), NotUpgraded::TurnedAway(why))
 }
 
 /// How somebody is told why he may not connect: browsers cannot read a refused handshake, and get a socket that
 /// is closed.
-fn told(headers: &HeaderMap, closed: As, answered: NotUpgraded) -> Result<As, NotUpgraded> {
-    match headers.contains_key(header::ORIGIN) {
+fn told(headers: &impl Headers, closed: As, answered: NotUpgraded) -> Result<As, NotUpgraded> {
+    match headers.has(header::ORIGIN) {
         true => Ok(closed),
         false => Err(answered),
     }

@@ -2,11 +2,12 @@
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Version, header},
     response::Response,
 };
 use tungstenite::handshake::derive_accept_key;
 
+use super::headers::{Headers, text};
 use crate::session::deflate::Agreed;
 
 /// Room for an answer, whatever was agreed on.
@@ -46,41 +47,39 @@ impl Handshake {
     pub fn read(
         method: &Method,
         version: Version,
-        headers: &HeaderMap,
+        headers: &impl Headers,
     ) -> Result<Self, NoHandshake> {
         // Of HTTP/1.0 the header must be ignored (RFC 9110 §7.8).
         let asked = version == Version::HTTP_11
             && method == Method::GET
-            && lists(headers, &header::UPGRADE, |token| {
+            && lists(headers, header::UPGRADE, |token| {
                 token.eq_ignore_ascii_case(b"websocket")
             })
-            && lists(headers, &header::CONNECTION, |token| {
+            && lists(headers, header::CONNECTION, |token| {
                 token.eq_ignore_ascii_case(b"upgrade")
             });
         if !asked {
             return Err(NoHandshake::NotAsked);
         }
         let version = "Sec-WebSocket-Version: once";
-        match once(headers, &header::SEC_WEBSOCKET_VERSION, version)? {
-            Some(version) if version.as_bytes() == b"13" => {}
+        match once(headers, header::SEC_WEBSOCKET_VERSION, version)? {
+            Some(b"13") => {}
             _ => return Err(NoHandshake::NotAsked),
         }
-        if once(headers, &header::HOST, "Host: once")?.is_none() {
+        if once(headers, header::HOST, "Host: once")?.is_none() {
             return Err(NoHandshake::Malformed("Host: once"));
         }
-        once(headers, &header::ORIGIN, "Origin: once")?;
+        once(headers, header::ORIGIN, "Origin: once")?;
         // The bytes of a body would be taken for frames.
-        let length = once(headers, &header::CONTENT_LENGTH, "Content-Length: once")?;
-        if length.is_some_and(|length| length != "0")
-            || headers.contains_key(header::TRANSFER_ENCODING)
-        {
+        let length = once(headers, header::CONTENT_LENGTH, "Content-Length: once")?;
+        if length.is_some_and(|length| length != b"0") || headers.has(header::TRANSFER_ENCODING) {
             return Err(NoHandshake::Malformed("a handshake has no body"));
         }
         let rule = "Sec-WebSocket-Key: 16 bytes in base64, once";
-        let key = once(headers, &header::SEC_WEBSOCKET_KEY, rule)?;
-        let key = key.filter(|key| is_key(key.as_bytes()));
+        let key = once(headers, header::SEC_WEBSOCKET_KEY, rule)?;
+        let key = key.filter(|key| is_key(key));
         let key = key.ok_or(NoHandshake::Malformed(rule))?;
-        let accept = derive_accept_key(key.as_bytes());
+        let accept = derive_accept_key(key);
         Ok(Self { accept })
     }
 
@@ -138,33 +137,33 @@ impl Answer {
 }
 
 /// Whether the client offers a subprotocol, whose name's case counts.
-pub fn offers(headers: &HeaderMap, subprotocol: &str) -> bool {
-    lists(headers, &header::SEC_WEBSOCKET_PROTOCOL, |name| {
+pub fn offers(headers: &impl Headers, subprotocol: &str) -> bool {
+    lists(headers, header::SEC_WEBSOCKET_PROTOCOL, |name| {
         name == subprotocol.as_bytes()
     })
 }
 
 /// The first offer of compression that can be kept.
-pub fn compression(headers: &HeaderMap) -> Option<Agreed> {
-    let offers = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter();
-    Agreed::among(offers.filter_map(|offer| offer.to_str().ok()))
+pub fn compression(headers: &impl Headers) -> Option<Agreed> {
+    let offers = headers.lines(header::SEC_WEBSOCKET_EXTENSIONS);
+    Agreed::among(offers.filter_map(text))
 }
 
 /// Whether a header's list, on however many lines, has such a member.
-fn lists(headers: &HeaderMap, name: &HeaderName, is: impl Fn(&[u8]) -> bool) -> bool {
-    let lines = headers.get_all(name).iter();
+fn lists(headers: &impl Headers, name: HeaderName, is: impl Fn(&[u8]) -> bool) -> bool {
+    let lines = headers.lines(name);
     lines
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .flat_map(|line| line.split(|byte| *byte == b','))
         .any(|member| is(member.trim_ascii()))
 }
 
 /// The value of a header that may be there once.
 fn once<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
+    headers: &'a impl Headers,
+    name: HeaderName,
     rule: &'static str,
-) -> Result<Option<&'a HeaderValue>, NoHandshake> {
-    let mut lines = headers.get_all(name).iter();
+) -> Result<Option<&'a [u8]>, NoHandshake> {
+    let mut lines = headers.lines(name);
     match (lines.next(), lines.next()) {
         (only, None) => Ok(only),
         _ => Err(NoHandshake::Malformed(rule)),
@@ -181,6 +180,8 @@ fn is_key(key: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderMap;
+
     use super::*;
 
     /// A browser's handshake, changed: a value of `-` takes the header away, a leading `+` adds

@@ -5,17 +5,22 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{Extensions, HeaderMap, HeaderName, header},
+    http::{Extensions, HeaderName, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 
-use super::{Edge, answer, owed::Warrant, sockets, stream};
+use super::{
+    Edge, answer,
+    headers::{Asked, Headers, text},
+    owed::Warrant,
+    sockets, stream,
+};
 use crate::auth::{Admission, Handshake, Presented, RETRY_AFTER_MS, Refused};
 
 /// The tutorial's header.
-const TOKEN: HeaderName = HeaderName::from_static("token");
+pub(super) const TOKEN: HeaderName = HeaderName::from_static("token");
 
 /// How a token is written where only the names of subprotocols can be sent: `bearer.<token>`.
 const SUBPROTOCOL: &str = "bearer.";
@@ -31,13 +36,13 @@ const PUBLIC_FILES: &str = "/console/";
 
 impl Edge {
     /// What a request shows; nothing is read where nothing is judged.
-    pub(super) fn presented<B>(&self, request: &axum::http::Request<B>) -> Presented {
-        let (uri, headers) = (request.uri(), request.headers());
+    pub(super) fn presented(&self, asked: &Asked<'_, impl Headers>) -> Presented {
+        let (uri, headers) = (asked.uri, asked.headers);
         let auth = &self.gateway.auth;
         if !auth.judges() {
             return Presented::default();
         }
-        let cookies = self.counts_cookies(headers, request.extensions());
+        let cookies = self.counts_cookies(headers, asked.extensions);
         let cookie = || {
             let name = self.tokens.cookie.as_deref().filter(|_| cookies)?;
             cookie(headers, name)
@@ -48,7 +53,7 @@ impl Edge {
             let (_, token) = pairs.find(|(name, _)| name == "token")?;
             Some(token.into_owned())
         };
-        let token = text(headers, &TOKEN)
+        let token = token_text(headers, TOKEN)
             .or_else(|| bearer(headers))
             .or_else(|| subprotocol(headers))
             .or_else(cookie)
@@ -56,14 +61,14 @@ impl Edge {
         let handshake = match auth.asks() {
             true => Handshake {
                 path: Some(Bytes::copy_from_slice(uri.path().as_bytes())),
-                cookie: raw(headers, &header::COOKIE).filter(|_| cookies),
-                authorization: raw(headers, &header::AUTHORIZATION),
-                token: raw(headers, &TOKEN),
-                origin: raw(headers, &header::ORIGIN),
+                cookie: raw(headers, header::COOKIE).filter(|_| cookies),
+                authorization: raw(headers, header::AUTHORIZATION),
+                token: raw(headers, TOKEN),
+                origin: raw(headers, header::ORIGIN),
             },
             false => Handshake::default(),
         };
-        let from = request.extensions().get::<Whence>().map(|from| from.0);
+        let from = asked.extensions.get::<Whence>().map(|from| from.0);
         Presented {
             token,
             handshake,
@@ -73,16 +78,14 @@ impl Edge {
 
     /// A browser sends cookies for whatever page asks it to. They count only for pages that may connect
     /// by name: not for all that may because all may.
-    fn counts_cookies(&self, headers: &HeaderMap, extensions: &Extensions) -> bool {
+    fn counts_cookies(&self, headers: &impl Headers, extensions: &Extensions) -> bool {
         if self.origins.any() {
             return false;
         }
-        match headers.get(header::ORIGIN) {
-            Some(_) => self.admits(headers, extensions),
+        match headers.has(header::ORIGIN) {
+            true => self.admits(headers, extensions),
             // Of a page of the same host a browser sends none, unless it is for a socket or a write.
-            None => headers
-                .get(FETCH_SITE)
-                .is_some_and(|site| site == "same-origin"),
+            false => headers.first(FETCH_SITE) == Some(b"same-origin"),
         }
     }
 
@@ -121,7 +124,7 @@ pub async fn identified(
     if is_public || matches!(path, sockets::ALL | sockets::ECHO) {
         return next.run(request).await;
     }
-    let presented = edge.presented(&request);
+    let presented = edge.presented(&Asked::from(&request));
     let admission: Admission = edge.gateway.auth.judge(&presented).await;
     match admission {
         Ok(identity) => {
@@ -151,33 +154,30 @@ pub async fn identified(
 }
 
 /// A header as text. What is no text is no token, and is refused as one.
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let value = headers.get(name).filter(|value| !value.is_empty())?;
-    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+fn token_text(headers: &impl Headers, name: HeaderName) -> Option<String> {
+    let value = headers.first(name).filter(|value| !value.is_empty())?;
+    Some(String::from_utf8_lossy(value).into_owned())
 }
 
 /// `Authorization: Bearer <token>` (RFC 6750 §2.1)
-fn bearer(headers: &HeaderMap) -> Option<String> {
-    let value = text(headers, &header::AUTHORIZATION)?;
+fn bearer(headers: &impl Headers) -> Option<String> {
+    let value = token_text(headers, header::AUTHORIZATION)?;
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
 }
 
-fn subprotocol(headers: &HeaderMap) -> Option<String> {
-    let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let mut names = lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','));
+fn subprotocol(headers: &impl Headers) -> Option<String> {
+    let lines = headers.lines(header::SEC_WEBSOCKET_PROTOCOL);
+    let mut names = lines.filter_map(text).flat_map(|line| line.split(','));
     let token = names.find_map(|name| name.trim().strip_prefix(SUBPROTOCOL))?;
     (!token.is_empty()).then(|| token.to_owned())
 }
 
 /// The cookie of that name (RFC 6265 §5.4). A name that stands there twice is somebody's attempt: the first
 /// is the one of the longer path, as servers read it.
-fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    let lines = headers.get_all(header::COOKIE).iter();
-    let lines = lines.filter_map(|line| line.to_str().ok());
+fn cookie(headers: &impl Headers, name: &str) -> Option<String> {
+    let lines = headers.lines(header::COOKIE).filter_map(text);
     let mut pairs = lines
         .flat_map(|line| line.split(';'))
         .filter_map(|pair| pair.split_once('='));
@@ -186,22 +186,21 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
 }
 
-fn raw(headers: &HeaderMap, name: &HeaderName) -> Option<Bytes> {
-    let mut lines = headers.get_all(name).iter();
-    let first = lines.next()?;
+fn raw(headers: &impl Headers, name: HeaderName) -> Option<Bytes> {
+    let is_list = name == header::COOKIE;
+    let mut lines = headers.lines(name);
+    let mut value = lines.next()?.to_vec();
     // Several lines of cookies are one list.
-    let rest = lines.filter(|_| *name == header::COOKIE);
-    let mut value = first.as_bytes().to_vec();
-    for line in rest {
+    for line in lines.filter(|_| is_list) {
         value.extend_from_slice(b"; ");
-        value.extend_from_slice(line.as_bytes());
+        value.extend_from_slice(line);
     }
     Some(value.into())
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::{HeaderMap, HeaderValue};
 
     use super::*;
 
@@ -244,6 +243,6 @@ mod tests {
             of("xsid=1; SID=2; sid=").or(of("sid")).or(of("a=sid=1")),
             None
         );
-        assert_eq!(text(&headers(&[("token", "")]), &TOKEN), None);
+        assert_eq!(token_text(&headers(&[("token", "")]), TOKEN), None);
     }
 }

@@ -1,5 +1,6 @@
 //! What a client sends: a direct query, or a session frame.
 
+use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use super::{
@@ -8,7 +9,8 @@ use super::{
 use crate::{position::Position, topic::is_topic_name};
 
 /// A request's own id, echoed in its answer: a string of at most 64 characters or an integer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Rid {
     /// A number.
     Number(i64),
@@ -92,7 +94,7 @@ impl Rid {
     }
 
     fn read(frame: &Map<String, Json>) -> Result<Option<Self>, Failure> {
-        match frame.get("rid") {
+        match member(frame, "rid") {
             None | Some(Json::Null) => Ok(None),
             Some(Json::Number(number)) if number.is_i64() => Ok(number.as_i64().map(Self::Number)),
             Some(Json::String(text)) if text.chars().count() <= 64 => {
@@ -116,7 +118,7 @@ impl Request {
         if let Some(broken) = read.broken {
             return Err(broken.to(rid.ok().flatten()));
         }
-        Self::of(&read.members, limits)
+        Self::with(&read.members, rid?, limits)
     }
 
     /// Reads a frame that is an object already.
@@ -124,8 +126,15 @@ impl Request {
     /// # Errors
     /// As [`Self::parse`].
     pub fn of(frame: &Map<String, Json>, limits: &JsonLimits) -> Result<Self, Failure> {
-        let rid = Rid::read(frame)?;
-        let token = frame.get("token").and_then(Json::as_str);
+        Self::with(frame, Rid::read(frame)?, limits)
+    }
+
+    fn with(
+        frame: &Map<String, Json>,
+        rid: Option<Rid>,
+        limits: &JsonLimits,
+    ) -> Result<Self, Failure> {
+        let token = member(frame, "token").and_then(Json::as_str);
         if token.is_some_and(|token| token.len() > limits.token_bytes) {
             let failure = Failure {
                 detail: Some("token: it is too long"),
@@ -149,7 +158,7 @@ impl Request {
     }
 
     fn read(frame: &Map<String, Json>, rid: Option<Rid>) -> Result<Self, Failure> {
-        let name = match frame.get("type") {
+        let name = match member(frame, "type") {
             Some(Json::String(name)) => name,
             // The tutorial reads a missing type as one that nobody knows.
             None => return Err(ErrorCode::UnknownType.into()),
@@ -157,8 +166,8 @@ impl Request {
         };
         match name.as_str() {
             "sys:hello" => Ok(Self::Hello(Hello::read(frame, rid)?)),
-            "sys:subscribe" => Ok(Self::Subscribe(rid, subscribed(frame.get("types"))?)),
-            "sys:unsubscribe" => Ok(Self::Unsubscribe(rid, names(frame.get("types"))?)),
+            "sys:subscribe" => Ok(Self::Subscribe(rid, subscribed(member(frame, "types"))?)),
+            "sys:unsubscribe" => Ok(Self::Unsubscribe(rid, names(member(frame, "types"))?)),
             "sys:auth" => Ok(Self::Auth(rid, Token::read(frame)?)),
             "sys:ping" => Ok(Self::Ping(rid)),
             // Our own prefix, but no frame of ours.
@@ -172,13 +181,19 @@ impl Request {
     }
 }
 
+/// A member of a request. There are few of them: to look at each costs less than to hash a name.
+fn member<'a>(frame: &'a Map<String, Json>, name: &str) -> Option<&'a Json> {
+    let found = frame.iter().find(|(known, _)| *known == name);
+    found.map(|(_, value)| value)
+}
+
 fn select(frame: &Map<String, Json>) -> Result<Select, Failure> {
-    let params = match frame.get("params") {
+    let params = match member(frame, "params") {
         None | Some(Json::Null) => None,
         Some(Json::Object(params)) => Some(params),
         Some(_) => return Err(Failure::param("params: an object")),
     };
-    match (frame.get("id"), params) {
+    match (member(frame, "id"), params) {
         // The tutorial's front end sends `id: null` or nothing at all.
         (None | Some(Json::Null), None) => Ok(Select::Page(Params::default())),
         (None | Some(Json::Null), Some(params)) => Select::read(params),
@@ -189,11 +204,11 @@ fn select(frame: &Map<String, Json>) -> Result<Select, Failure> {
 
 impl Hello {
     fn read(frame: &Map<String, Json>, rid: Option<Rid>) -> Result<Self, Failure> {
-        let types = match frame.get("types") {
+        let types = match member(frame, "types") {
             None | Some(Json::Null) => None,
             given => Some(subscribed(given)?),
         };
-        let since = match frame.get("since") {
+        let since = match member(frame, "since") {
             None | Some(Json::Null) => None,
             Some(Json::String(text)) => Some(
                 text.parse()
@@ -201,11 +216,11 @@ impl Hello {
             ),
             Some(_) => return Err(Failure::param("since: a cursor")),
         };
-        let mode = match frame.get("mode") {
+        let mode = match member(frame, "mode") {
             None | Some(Json::Null) => None,
             Some(mode) => Some(Mode::parse(mode.as_str().unwrap_or_default())?),
         };
-        let topics = match frame.get("topics") {
+        let topics = match member(frame, "topics") {
             None | Some(Json::Null) => false,
             Some(Json::Bool(wanted)) => *wanted,
             Some(_) => return Err(Failure::param("topics: true or false")),
@@ -223,7 +238,7 @@ impl Hello {
 
 impl Token {
     fn read(frame: &Map<String, Json>) -> Result<Option<Self>, Failure> {
-        match frame.get("token") {
+        match member(frame, "token") {
             None | Some(Json::Null) => Ok(None),
             Some(Json::String(text)) => Ok(Some(Self(text.clone()))),
             Some(_) => Err(Failure::param("token: a string")),

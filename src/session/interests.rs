@@ -1,9 +1,6 @@
 //! What a socket takes: which topics, and of each which rows; of guarded ones no more than may be seen.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     filters::{Filter, TOO_MANY_TOPICS},
@@ -18,6 +15,10 @@ use crate::{
     topic::Topics,
 };
 
+/// Topics, each once, in order: a few words for each socket, that are looked through for each pass of its lane.
+#[derive(Debug, Default)]
+struct Chosen(Vec<Arc<str>>);
+
 /// Which topics a socket takes, and of each which rows. Nothing on the heap for who takes all.
 #[derive(Debug, Default)]
 pub struct Interests(Option<Box<Choice>>);
@@ -25,7 +26,7 @@ pub struct Interests(Option<Box<Choice>>);
 #[derive(Debug, Default)]
 struct Choice {
     /// Only these topics; all where none.
-    only: Option<HashSet<Arc<str>>>,
+    only: Option<Chosen>,
     filters: HashMap<Arc<str>, Arc<Filter>>,
     /// What the client may see of each guarded topic, whatever it asks for.
     scopes: Scopes,
@@ -38,9 +39,9 @@ pub type Named = Vec<(Arc<str>, Option<Arc<Filter>>)>;
 
 impl Interests {
     /// These topics, or all, without filters.
-    pub fn new(only: Option<HashSet<Arc<str>>>) -> Self {
+    pub fn new(only: Option<Vec<Arc<str>>>) -> Self {
         let choice = only.map(|only| Choice {
-            only: Some(only),
+            only: Some(Chosen::new(only)),
             ..Choice::default()
         });
         Self(choice.map(Box::new))
@@ -49,13 +50,13 @@ impl Interests {
     /// Whether topics were chosen, and one of them is none of those that exist.
     pub fn names_others(&self, exists: impl Fn(&str) -> bool) -> bool {
         let only = self.0.as_ref().and_then(|choice| choice.only.as_ref());
-        only.is_some_and(|only| only.iter().any(|name| !exists(name)))
+        only.is_some_and(|only| only.0.iter().any(|name| !exists(name)))
     }
 
     /// Exactly these topics, as far as they may be seen.
     pub fn choose(&mut self, named: Named) {
         let choice = self.0.get_or_insert_default();
-        choice.only = Some(HashSet::new());
+        choice.only = Some(Chosen::default());
         choice.filters.clear();
         self.add(named);
     }
@@ -94,11 +95,12 @@ impl Interests {
 
     /// These no more.
     pub fn remove(&mut self, types: &[String], topics: &Topics) {
-        let all = || topics.iter().map(|topic| topic.name.clone()).collect();
+        let all = || Chosen::new(topics.iter().map(|topic| topic.name.clone()).collect());
         let choice = self.0.get_or_insert_default();
         choice.listed = false;
         let only = choice.only.get_or_insert_with(all);
-        only.retain(|name| !types.iter().any(|gone| **gone == **name));
+        only.0
+            .retain(|name| !types.iter().any(|gone| **gone == **name));
         choice.filters.retain(|name, _| only.contains(name));
     }
 
@@ -111,7 +113,8 @@ impl Interests {
             return true;
         };
         let is_other = |topic: &&Arc<str>| more.iter().all(|interest| *interest.topic != ***topic);
-        let chosen = choice.only.iter().flatten().filter(is_other).count();
+        let only = choice.only.iter().flat_map(|only| &only.0);
+        let chosen = only.filter(is_other).count();
         let filtered = choice.filters.keys().filter(is_other).count();
         let more_filtered = more.iter().filter(|interest| !interest.filter.is_empty());
         chosen + more.len() <= most && filtered + more_filtered.count() <= most
@@ -219,15 +222,38 @@ impl Interests {
 
     /// Compiles everything anew.
     pub async fn refresh_all(&mut self, gateway: &super::Gateway) {
-        let judged: HashSet<Arc<str>> = match self.0.as_deref() {
+        let judged = match self.0.as_deref() {
             Some(choice) => {
                 let scopes = choice.scopes.iter().map(|(name, _)| name);
-                choice.filters.keys().chain(scopes).cloned().collect()
+                Chosen::new(choice.filters.keys().chain(scopes).cloned().collect()).0
             }
             None => return,
         };
         for topic in judged {
             self.refresh(gateway, &topic).await;
+        }
+    }
+}
+
+impl Chosen {
+    fn new(mut names: Vec<Arc<str>>) -> Self {
+        names.sort_unstable();
+        names.dedup();
+        names.shrink_to_fit();
+        Self(names)
+    }
+
+    fn place(&self, topic: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|name| (**name).cmp(topic))
+    }
+
+    fn contains(&self, topic: &str) -> bool {
+        self.place(topic).is_ok()
+    }
+
+    fn insert(&mut self, topic: Arc<str>) {
+        if let Err(place) = self.place(&topic) {
+            self.0.insert(place, topic);
         }
     }
 }

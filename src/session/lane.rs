@@ -147,7 +147,8 @@ impl Lanes {
         Seated { seat, lane, slot }
     }
 
-    /// The loops of all lanes, each a task of its own, until `stop` is cancelled.
+    /// The loops of all lanes, each a task of its own, until `stop` is cancelled: then every place is given back,
+    /// and whoever waits for the ring is woken, so that sessions need not wait for `stop` themselves.
     pub fn loops(
         &self,
         ring: &Ring,
@@ -167,7 +168,9 @@ async fn run(lane: Arc<Lane>, ring: Ring, metrics: Metrics, stop: CancellationTo
     let mut turn = Vec::with_capacity(TURN);
     loop {
         grown.borrow_and_update();
-        while let Some(mut pass) = Pass::read(&ring, seq) {
+        while !stop.is_cancelled()
+            && let Some(mut pass) = Pass::read(&ring, seq)
+        {
             seq = pass.end();
             // Before anybody is looked at: who takes a place from now on sees that this pass may have
             // gone by, and does not stand in the lane with what it carries still to be sent.
@@ -194,10 +197,12 @@ async fn run(lane: Arc<Lane>, ring: Ring, metrics: Metrics, stop: CancellationTo
             metrics.pushes_sent.inc_by(sent);
         }
         tokio::select! {
-            () = stop.cancelled() => return,
-            changed = grown.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => break,
+            changed = grown.changed() => if changed.is_err() { break },
         }
     }
+    lane.end();
+    ring.wake();
 }
 
 impl Lane {
@@ -215,6 +220,21 @@ impl Lane {
         let leads = !pass.frames.is_empty();
         let concerned = leads.then(|| index.concerned(&pass.frames)).flatten();
         (concerned, Some(selects.settled().clone()))
+    }
+
+    /// Gives every place back, and takes none from now on.
+    fn end(&self) {
+        // Whoever comes to stand sees that everything has gone by.
+        self.passed.store(u64::MAX, Ordering::SeqCst);
+        let settled = self
+            .selects
+            .as_ref()
+            .map(|selects| selects.settled().clone());
+        let mut seats = Vec::new();
+        self.lock().turn(0, usize::MAX, &mut seats);
+        for seat in seats {
+            seat.give_back(settled.as_ref());
+        }
     }
 
     /// A pass is over.
@@ -253,14 +273,27 @@ impl Seat {
         match stand.go(pass, &self.peer) {
             Went::Through(sent) => sent,
             Went::Out(sent) => {
-                if let Place::Here(stand) = std::mem::replace(&mut *place, Place::Away) {
-                    *place = Place::Returned(stand);
-                }
-                drop(place);
-                self.returned.notify_one();
+                self.returns(place);
                 sent
             }
         }
+    }
+
+    /// Gives the place back to the session, if the lane has it.
+    fn give_back(&self, settled: Option<&ring::Place>) {
+        let mut place = self.lock();
+        if let Place::Here(stand) = &mut *place {
+            stand.move_along(settled);
+            self.returns(place);
+        }
+    }
+
+    fn returns(&self, mut place: MutexGuard<'_, Place>) {
+        if let Place::Here(stand) = std::mem::replace(&mut *place, Place::Away) {
+            *place = Place::Returned(stand);
+        }
+        drop(place);
+        self.returned.notify_one();
     }
 }
 

@@ -269,7 +269,12 @@ fn poll_write(
 ) -> Poll<io::Result<usize>> {
     match stream {
         Stream::Tcp(stream) => loop {
-            match pieces(queue, |pieces| stream.try_write_vectored(pieces)) {
+            let written = match queue.len() {
+                // A reply: to the kernel one buffer is less than a list of one.
+                1 => stream.try_write(&queue[0]),
+                _ => pieces(queue, |pieces| stream.try_write_vectored(pieces)),
+            };
+            match written {
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
                     ready!(stream.poll_write_ready(context))?;
                 }

@@ -20,6 +20,7 @@ mod link;
 mod place;
 mod rate;
 mod reads;
+mod replies;
 mod requests;
 mod resume;
 mod rights;
@@ -30,7 +31,7 @@ mod socket;
 mod stream;
 mod wire;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -141,7 +142,7 @@ pub struct Gateway {
     pub health: Health,
     /// Limits and clocks.
     pub config: SessionConfig,
-    /// Cancelled when the process stops.
+    /// Cancelled when the process stops; the loops of the lanes end by it, and wake every session.
     pub stop: CancellationToken,
 }
 
@@ -152,7 +153,7 @@ pub struct Opening {
     /// open gets every event from then on.
     pub head: Place,
     /// Only these topics.
-    pub types: Option<HashSet<Arc<str>>>,
+    pub types: Option<Vec<Arc<str>>>,
     /// The cursor to resume from.
     pub since: Option<Position>,
     /// Nothing is pushed before `sys:hello`.
@@ -316,24 +317,17 @@ impl Session {
             }
         }
         let mut ring = self.gateway.ring.watch();
+        ring.borrow_and_update();
+        self.stand_at_once();
+        // What takes its time is boxed: a socket that waits should cost little.
+        if !self.stands
+            && let Err(end) = Box::pin(self.settle(&mut ring)).await
+        {
+            return end;
+        }
         loop {
-            // What takes its time is boxed: a socket that waits should cost little.
-            if !self.stands {
-                ring.borrow_and_update();
-                // Nothing is to be asked of whose rights have no end, nor sent to who is up to date: so it
-                // is with nearly everybody who has just come.
-                if self.rights.are_endless() {
-                    self.stand();
-                }
-                if !self.stands {
-                    if let Err(end) = Box::pin(self.entitled_to(None)).await {
-                        return end;
-                    }
-                    self.stand();
-                }
-            }
             let woken = self.wait(&mut ring).await;
-            if let Err(end) = Box::pin(self.handle(woken)).await {
+            if let Err(end) = Box::pin(self.attend(woken, &mut ring)).await {
                 return end;
             }
         }

@@ -34,6 +34,10 @@ pub(super) enum Woken {
 impl Session {
     /// Waits until there is something to do. Cancel safe.
     pub(super) async fn wait(&mut self, ring: &mut watch::Receiver<u64>) -> Woken {
+        // The lanes wake everybody behind this look who is to see it.
+        if self.gateway.stop.is_cancelled() {
+            return Woken::Stop;
+        }
         let due = self.due();
         // As much as a socket costs while it waits is here: what few have is boxed, what excludes each other
         // is one future, and what needs no room between two polls has none.
@@ -47,22 +51,64 @@ impl Session {
                 None => ring.changed().await.ok().map(|()| Woken::Grown),
             }
         };
+        let stops = &self.gateway.stop;
         let revoked = self.rights.revoked();
         let revoked = OptionFuture::from(revoked.map(|revoked| Box::pin(revoked.cancelled())));
         let (asks, wire) = (&mut self.asks, &mut self.wire);
         tokio::select! {
             biased;
-            () = self.gateway.stop.cancelled() => Woken::Stop,
             Some(()) = revoked => Woken::Revoked,
             // Before what the client sends: a flood of it must not keep answers waiting.
             answer = poll_fn(|context| asks.poll_next(context)) => Woken::Answer(answer),
             () = tokio::time::sleep_until(due) => Woken::Due,
             inbound = poll_fn(|context| wire.poll_recv(context)) => Woken::Said(inbound),
-            Some(woken) = onward => woken,
+            Some(woken) = onward => match stops.is_cancelled() {
+                true => Woken::Stop,
+                false => woken,
+            },
         }
     }
 
-    pub(super) async fn handle(&mut self, woken: Woken) -> Result<(), End> {
+    /// Does what comes up, and then goes on along the stream; for as long as queries are under way, whatever
+    /// comes up next as well.
+    pub(super) async fn attend(
+        &mut self,
+        mut woken: Woken,
+        ring: &mut watch::Receiver<u64>,
+    ) -> Result<(), End> {
+        loop {
+            self.handle(woken).await?;
+            self.settle(ring).await?;
+            if self.asks.are_done() {
+                return Ok(());
+            }
+            woken = self.wait(ring).await;
+        }
+    }
+
+    /// Goes on along the stream, and leaves it to the lane from there if it can.
+    pub(super) async fn settle(&mut self, ring: &mut watch::Receiver<u64>) -> Result<(), End> {
+        if self.stands {
+            return Ok(());
+        }
+        ring.borrow_and_update();
+        self.stand_at_once();
+        if !self.stands {
+            self.entitled_to(None).await?;
+            self.stand();
+        }
+        Ok(())
+    }
+
+    /// Nothing is to be asked of whose rights have no end, nor sent to who is up to date: so it is with nearly
+    /// everybody who has just come.
+    pub(super) fn stand_at_once(&mut self) {
+        if self.rights.are_endless() {
+            self.stand();
+        }
+    }
+
+    async fn handle(&mut self, woken: Woken) -> Result<(), End> {
         if let Woken::Said(Inbound::Pong) = woken {
             // It needs nothing, and least of all the place in the lane.
             self.clocks.pong = None;
@@ -95,7 +141,7 @@ impl Session {
     }
 
     /// Has the lane go on, where nothing but the stream is left to be sent.
-    pub(super) fn stand(&mut self) {
+    fn stand(&mut self) {
         let waits = !self.asks.are_done()
             || self.silent
             || self.is_owed_pages()

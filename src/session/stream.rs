@@ -5,22 +5,14 @@ use std::{cmp::Ordering, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{
-    Ask, End, Held, MAX_TRIES, SETTLE, Session, inexact::Inexact, reads::pause, seen::Seen,
-    wire::WRITE_BYTES,
-};
+use super::{Ask, End, Held, SETTLE, Session, reads::pause, seen::Seen, wire::WRITE_BYTES};
 use crate::{
-    clock::now_ms,
     fanout::Missing,
     predicate::Verdict,
     protocol::{self, Encoded, Mode, Params, ResetReason, Rid, Select},
-    ring::{Cut, Frame, FrameKind, Place, Seek},
-    sabotage::{self, Fault},
+    ring::{Frame, FrameKind, Place, Seek},
     topic::Topic,
 };
-
-/// Bytes of rows in one part of an `all` reply.
-const PART_BYTES: usize = 48 * 1024;
 
 /// The wait before the bus is asked again.
 pub(super) const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
@@ -30,21 +22,13 @@ const RESET_AFTER_MS: [u32; 2] = [0, 3000];
 
 /// How a walk along the stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Walk {
+pub(super) enum Walk {
     /// At the place asked for, or at the head.
     There,
     /// Beyond the place, because the client had to be told to reset on the way.
     Beyond,
     /// The bus cannot be read now.
     Stuck,
-}
-
-/// Where a held reply goes.
-enum Placed {
-    At(Place),
-    Anywhere(Inexact),
-    Wait,
-    Again,
 }
 
 impl Session {
@@ -116,121 +100,13 @@ impl Session {
         }
     }
 
-    /// Sends the held replies in the order of their places; returns whether it could.
-    async fn release(&mut self) -> Result<bool, End> {
-        let now = Instant::now();
-        let mut places = Vec::new();
-        for held in self.asks.held() {
-            match self.place(held, now) {
-                Placed::Wait => return Ok(false),
-                placed => places.push(placed),
-            }
-        }
-        let held = self.asks.work().held.drain(..);
-        let mut replies: Vec<(Placed, Held)> = places.into_iter().zip(held).collect();
-        // Those without a place of their own go first, where the cursor stands.
-        replies.sort_by_key(|(placed, _)| match placed {
-            Placed::At(place) => place.seq,
-            _ => 0,
-        });
-        // Not those of a reply that goes before them, or may never come.
-        let pages = replies
-            .iter()
-            .filter(|(placed, held)| matches!(placed, Placed::At(_)) && held.ask.wants_page());
-        let superseded: Vec<Arc<str>> =
-            pages.map(|(_, held)| held.ask.topic.name.clone()).collect();
-        for (placed, held) in replies {
-            match placed {
-                Placed::Anywhere(why) => self.reply(held, Err(why)).await?,
-                Placed::Again | Placed::Wait => self.ask_again(held.ask),
-                // Sabotage: what the read had seen follows it.
-                Placed::At(_) if sabotage::active(Fault::ReplyBeforePosition) => {
-                    self.reply(held, Ok(())).await?;
-                }
-                Placed::At(place) => match self.walk(Some(&place), &superseded).await? {
-                    Walk::There => self.reply(held, Ok(())).await?,
-                    // The client was told to reset on the way, which does not happen for ever.
-                    Walk::Beyond if held.ask.tries < MAX_TRIES => self.ask_again(held.ask),
-                    Walk::Beyond => self.reply(held, Err(Inexact::Unseen)).await?,
-                    Walk::Stuck if held.until > now => self.asks.work().held.push(held),
-                    Walk::Stuck => self.reply(held, Err(Inexact::Late)).await?,
-                },
-            }
-        }
-        Ok(self.asks.held().is_empty())
-    }
-
-    fn place(&self, held: &Held, now: Instant) -> Placed {
-        let Some(horizon) = &held.snapshot.horizon else {
-            return Placed::Anywhere(Inexact::Unknown);
-        };
-        let (topic, settled) = (&held.ask.topic.name, held.snapshot.settled.as_ref());
-        let ring = &self.gateway.ring;
-        let cut = match ring.cut(topic, horizon, settled) {
-            // What came before the ring began again is not known to have been seen.
-            Cut::At(_) if ring.restarts() != held.ask.restarts => Cut::Fallen,
-            cut => cut,
-        };
-        match cut {
-            Cut::At(place) => Placed::At(place),
-            Cut::Wait if held.until > now => Placed::Wait,
-            Cut::Fallen if held.ask.tries < MAX_TRIES => Placed::Again,
-            Cut::Wait => Placed::Anywhere(Inexact::Late),
-            Cut::Fallen => Placed::Anywhere(Inexact::Unseen),
-            Cut::Unknown => Placed::Anywhere(Inexact::Unknown),
-        }
-    }
-
-    fn ask_again(&mut self, ask: Ask) {
-        self.asks.work().queued.push_front(Ask {
-            tries: ask.tries.saturating_add(1),
-            ..ask
-        });
-    }
-
-    async fn reply(&mut self, held: Held, exact: Result<(), Inexact>) -> Result<(), End> {
-        let (ask, snapshot) = (held.ask, held.snapshot);
-        let parts = matches!(ask.select, Select::All(_)).then_some(PART_BYTES);
-        let name = &ask.topic.name;
-        let frames = match (&snapshot.page, ask.fresh_page) {
-            (Some(page), true) => {
-                vec![protocol::page_push(
-                    name,
-                    &snapshot.rows,
-                    page,
-                    &self.cursor,
-                    now_ms(),
-                )]
-            }
-            (page, _) => protocol::reply(
-                name,
-                ask.rid.as_ref(),
-                &snapshot.rows,
-                page.as_ref(),
-                Some(&self.cursor),
-                (exact.is_ok(), parts),
-            ),
-        };
-        if let (Err(why), false) = (exact, ask.fresh_page) {
-            self.gateway.metrics.inexact(why.as_str());
-        }
-        if let Some(horizon) = snapshot.horizon.as_ref().filter(|_| ask.wants_page()) {
-            self.seen.insert(name.clone(), horizon.clone());
-        }
-        self.wire.stand(&self.cursor);
-        for frame in frames {
-            if sabotage::active(Fault::ReplyToGroup) {
-                let text = frame.clone();
-                self.gateway.ring.append_page(name.clone(), None, |_| text);
-            }
-            self.wire.send(frame).await?;
-        }
-        Ok(())
-    }
-
     /// Sends what lies between the cursor and `limit`, or the head. Pages of `superseded`
     /// topics are left out: a newer reply follows.
-    async fn walk(&mut self, limit: Option<&Place>, superseded: &[Arc<str>]) -> Result<Walk, End> {
+    pub(super) async fn walk(
+        &mut self,
+        limit: Option<&Place>,
+        superseded: &[Arc<str>],
+    ) -> Result<Walk, End> {
         if !self.is_confined().await {
             return Ok(Walk::Stuck);
         }
@@ -414,7 +290,7 @@ impl Ask {
     }
 
     /// Whether the reply is what a page topic pushes, so that an older push is not sent after it.
-    fn wants_page(&self) -> bool {
+    pub(super) fn wants_page(&self) -> bool {
         self.select == Select::Page(Params::default())
     }
 }

@@ -55,6 +55,8 @@ pub struct Piece {
     /// Where in `bytes` each frame of the pass begins, and the last ends. One that is not taken, or has no
     /// text, has no bytes.
     pub starts: Vec<usize>,
+    /// How many before each of these have bytes.
+    pub counts: Vec<u64>,
 }
 
 impl Pass {
@@ -125,8 +127,11 @@ impl Pass {
 
     fn made(&self, taken: Taken) -> Piece {
         let mut starts = Vec::with_capacity(self.frames.len() + 1);
+        let mut counts = Vec::with_capacity(self.frames.len() + 1);
         let mut bytes = BytesMut::new();
+        let mut count = 0;
         starts.push(0);
+        counts.push(0);
         for (frame, topic) in self.frames.iter().zip(&self.topic_of) {
             if let Some(text) = frame
                 .text
@@ -134,12 +139,15 @@ impl Pass {
                 .filter(|_| taken.topics >> topic & 1 == 1)
             {
                 bytes.extend_from_slice(framed(text, taken.agreed));
+                count += 1;
             }
             starts.push(bytes.len());
+            counts.push(count);
         }
         Piece {
             bytes: bytes.freeze(),
             starts,
+            counts,
         }
     }
 

@@ -114,15 +114,15 @@ impl Stand {
                 None => return Went::Out(0),
             },
         };
+        if written == bytes.len() {
+            self.stand_after(pass, pass.frames.len());
+            return Went::Through(piece.counts[pass.frames.len()] - piece.counts[first]);
+        }
         let reached = piece.starts[first] + written;
         // The frames that are written, those that have no bytes included.
         let next = piece.starts.partition_point(|start| *start <= reached) - 1;
-        let whole = piece.starts[first..=next].windows(2);
-        let sent = whole.filter(|ends| ends[0] < ends[1]).count() as u64;
+        let sent = piece.counts[next] - piece.counts[first];
         self.stand_after(pass, next);
-        if reached == piece.bytes.len() {
-            return Went::Through(sent);
-        }
         let part = reached - piece.starts[next];
         if part > 0
             && let Some(text) = &pass.frames[next].text

@@ -34,6 +34,7 @@ struct Scene {
     ring: Ring,
     metrics: Metrics,
     lane: Arc<Lane>,
+    stop: CancellationToken,
     link: Link,
     seat: Seated,
     client: TcpStream,
@@ -48,7 +49,8 @@ impl Scene {
     async fn with(agreed: Option<Agreed>) -> Self {
         let ring = Ring::new(start(), usize::MAX);
         let (lanes, metrics) = (Lanes::new(&ring, &Topics::default(), 1), Metrics::default());
-        for lane in lanes.loops(&ring, &metrics, &CancellationToken::new()) {
+        let stop = CancellationToken::new();
+        for lane in lanes.loops(&ring, &metrics, &stop) {
             tokio::spawn(lane);
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -65,6 +67,7 @@ impl Scene {
             ring,
             metrics,
             lane: lanes.0.lanes[0].clone(),
+            stop,
             link,
             seat,
             client: client.unwrap(),
@@ -206,6 +209,20 @@ async fn once_whoever_writes(agreed: Option<Agreed>) {
         own > 0 && lane > 0,
         "{own} of the session, {lane} of the lane"
     );
+}
+
+#[tokio::test]
+async fn a_lane_that_ends_gives_every_place_back_and_wakes_who_waits_for_the_ring() {
+    let scene = Scene::new().await;
+    append(&scene.ring, 0);
+    let mut grown = scene.ring.watch();
+    assert!(scene.seat.stand(stand(1)).is_none());
+    scene.stop.cancel();
+    timeout(PATIENCE, scene.seat.returned()).await.unwrap();
+    assert_eq!(scene.seat.take().unwrap().seq, 1);
+    timeout(PATIENCE, grown.changed()).await.unwrap().unwrap();
+    // Who comes later keeps his place: nobody would ever give it back.
+    assert!(scene.seat.stand(stand(1)).is_some());
 }
 
 #[test]
