@@ -62,6 +62,15 @@ impl Socket {
         self.send_text(&frame.to_string()).await;
     }
 
+    /// Sends frames in one piece, so that they come together however crowded the machine is.
+    pub async fn send_together(&mut self, frames: impl IntoIterator<Item = Json>) {
+        for frame in frames {
+            let message = Message::text(frame.to_string());
+            self.stream.feed(message).await.unwrap();
+        }
+        self.stream.flush().await.unwrap();
+    }
+
     /// Sends any message, such as bytes.
     pub async fn send_message(&mut self, message: Message) {
         self.stream.send(message).await.unwrap();
@@ -145,10 +154,11 @@ impl Socket {
         in_time("a close", ending).await
     }
 
-    /// Whether nothing comes within `silence`. Only for "is not sent" assertions, and only after
-    /// something that would have come later was already seen where that is possible.
+    /// Whether nothing comes within `silence` but pings, which come when they are due. Only for "is not
+    /// sent" assertions, and only after something that would have come later was already seen where that
+    /// is possible.
     pub async fn silent_for(&mut self, silence: std::time::Duration) -> bool {
-        tokio::time::timeout(silence, self.stream.next())
+        tokio::time::timeout(silence, self.frame_or_close())
             .await
             .is_err()
     }
