@@ -89,6 +89,12 @@ impl Socket {
         serde_json::from_str(&self.next_text().await).unwrap()
     }
 
+    /// The next frame that is no tick: after a hello one comes whenever it is due.
+    pub async fn news(&mut self) -> Json {
+        self.next_where("a frame", |frame| frame["type"] != "sys:tick")
+            .await
+    }
+
     /// Skips frames until one is wanted.
     pub async fn next_where(&mut self, what: &str, mut wanted: impl FnMut(&Json) -> bool) -> Json {
         let found = async {
