@@ -546,7 +546,10 @@ async fn a_permission_that_is_missing_is_named() {
             .then_some(())
     })
     .await;
-    assert!(producer.log().contains(named), "{}", producer.log());
+    wait_until("the log to say so", async || {
+        producer.log().contains(named).then_some(())
+    })
+    .await;
     let checked = site.run("gateway", &["check"]);
     assert_eq!(checked.code, 1);
     for part in [

@@ -4,9 +4,12 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::{Value as Json, json};
-use tokio::{net::TcpSocket, time::interval};
+use tokio::{
+    net::TcpSocket,
+    time::{MissedTickBehavior, interval},
+};
 
-use crate::support::{Raw, Server, stack::Stack, wait_for};
+use crate::support::{Raw, Server, raw::TEXT, stack::Stack};
 
 /// A table, and a query that runs until it is interrupted.
 const SLOW: &str = "
@@ -25,14 +28,24 @@ watch = [\"t\"]
 key = [\"id\"]
 ";
 
+/// A gateway on all that, whose queries may take so long.
+fn slow(query_timeout: Duration) -> Server {
+    let ms = query_timeout.as_millis();
+    let config = format!("[database]\nquery_timeout_ms = {ms}\n{SLOW}");
+    Server::configured(&config, TABLES)
+}
+
 const TABLES: &str = "
 PRAGMA journal_mode = WAL;
 CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER NOT NULL);
 INSERT INTO t VALUES (1, 0), (2, 0);
 ";
 
+/// How long the slow query runs before it is interrupted.
+const LONG: Duration = Duration::from_secs(20);
+
 /// What a row by its key, and a page, may take while others ask for much: far less than the slow query has.
-const SOON: Duration = Duration::from_millis(1500);
+const SOON: Duration = Duration::from_secs(7);
 
 /// The processor time that a process has used.
 fn cpu(pid: u32) -> Duration {
@@ -61,8 +74,8 @@ watch = [\"t\"]
 key = [\"id\"]
 ";
     let tables = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 0);";
-    let stack = Stack::new(topics, tables, 1);
-    let mut socket = stack.gateways[0].socket("?types=t").await;
+    let stack = Stack::with(topics, tables, 1, "query_timeout_ms = 30000");
+    let mut socket = stack.gateways[0].socket("types=t").await;
     // Whatever is done once is done by now.
     socket.ask(json!({ "type": "t", "rid": 1, "id": 1 })).await;
     socket
@@ -87,9 +100,9 @@ key = [\"id\"]
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_by_their_key_do_not_wait_behind_one_sockets_slow_queries() {
-    let server = Server::configured(SLOW, TABLES);
-    let mut greedy = server.socket("?types=t").await;
-    let mut other = server.socket("?types=t").await;
+    let server = slow(LONG);
+    let mut greedy = server.socket("types=t").await;
+    let mut other = server.socket("types=t").await;
     for page in 1..=4 {
         let params = json!({ "page": page, "size": 1 });
         greedy
@@ -112,10 +125,9 @@ async fn rows_by_their_key_do_not_wait_behind_one_sockets_slow_queries() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_cannot_be_read_in_time_holds_up_no_other() {
-    let server = Server::configured(SLOW, TABLES);
-    let mut socket = server.socket("?types=pages").await;
+    let server = slow(LONG);
+    let mut socket = server.socket("types=pages").await;
     let database = Connection::open(server.database()).unwrap();
-    let mut pace = interval(Duration::from_millis(500));
     for n in 1..=4 {
         let written = Instant::now();
         database
@@ -129,24 +141,34 @@ async fn a_page_that_cannot_be_read_in_time_holds_up_no_other() {
         }
         let took = written.elapsed();
         assert!(took < SOON, "page {n} after {took:?}");
-        pace.tick().await;
     }
-    wait_for("the log to say which page", || {
-        let told = "a page could not be read in time, several times";
-        server.log().contains(told).then_some(())
-    });
+}
+
+#[test]
+fn a_page_that_cannot_be_read_in_time_is_told_in_the_log() {
+    let server = slow(Duration::from_millis(500));
+    server.logged("a page could not be read in time, several times");
+}
+
+/// How long a client may take nothing in the tests of slow readers: longer than the machine stands still.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// A client for which the kernel holds some bytes beyond what it has read.
+async fn slow_reader(server: &Server) -> Raw {
+    let slow = TcpSocket::new_v4().unwrap();
+    slow.set_recv_buffer_size(128 * 1024).unwrap();
+    let slow = slow.connect(server.address().parse().unwrap()).await;
+    Raw::shaking_hands(slow.unwrap(), server).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_is_served_as_long_as_it_reads_and_the_kernel_holds_little_for_it() {
     const EVENTS: usize = 400;
     const EVENT_BYTES: usize = 20_000;
-    let config = "[server]\nwrite_timeout_ms = 1000\n[[topics]]\ntype = \"news\"\n";
-    let server = Server::configured(config, "");
-    let slow = TcpSocket::new_v4().unwrap();
-    slow.set_recv_buffer_size(128 * 1024).unwrap();
-    let slow = slow.connect(server.address().parse().unwrap()).await;
-    let mut slow = Raw::shaking_hands(slow.unwrap(), &server).await;
+    let ms = PATIENCE.as_millis();
+    let config = format!("[server]\nwrite_timeout_ms = {ms}\n[[topics]]\ntype = \"news\"\n");
+    let server = Server::configured(&config, "");
+    let mut slow = slow_reader(&server).await;
     let text = "x".repeat(EVENT_BYTES);
     let publish = async {
         for number in 0..EVENTS {
@@ -155,16 +177,50 @@ async fn a_slow_reader_is_served_as_long_as_it_reads_and_the_kernel_holds_little
         }
     };
     let read = async {
-        let mut pace = interval(Duration::from_millis(20));
+        let (mut pace, begun) = (interval(Duration::from_millis(200)), Instant::now());
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for number in 0..EVENTS {
             let (opcode, payload) = slow.next().await.expect("the connection goes on");
             assert_eq!(opcode, 1, "after {number} events");
             let event: Json = serde_json::from_slice(&payload).unwrap();
             assert_eq!(event["data"]["number"], number);
-            // A megabyte a second, and never a pause.
-            pace.tick().await;
+            // A tenth of a megabyte a second, and never a pause: had the kernel taken megabytes for it, the
+            // server would not see for much longer than it has patience that anything is read.
+            if begun.elapsed() < 3 * PATIENCE {
+                pace.tick().await;
+            }
         }
     };
     tokio::join!(publish, read);
+    assert_eq!(server.counted("sessions").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_has_all_the_time_that_one_large_frame_takes() {
+    const ROWS: usize = 300;
+    const ROW_BYTES: usize = 8000;
+    let ms = PATIENCE.as_millis();
+    let config = format!(
+        "[server]\nwrite_timeout_ms = {ms}\n[[topics]]\ntype = \"big\"\ntable = \"big\"\npage_size = {ROWS}\nmax_page_size = {ROWS}\n"
+    );
+    let rows = format!(
+        "CREATE TABLE big (id INTEGER PRIMARY KEY, text TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
+         INSERT INTO big SELECT i, printf('%.*c', {ROW_BYTES}, 'x') FROM n;"
+    );
+    let server = Server::configured(&config, &rows);
+    let mut slow = slow_reader(&server).await;
+    slow.frame(TEXT, br#"{"type":"big","rid":1}"#).await;
+    let (mut got, begun) = (0, Instant::now());
+    let mut pace = interval(Duration::from_millis(100));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // A fifth of a megabyte a second: three times as long as it may take nothing.
+    while got < ROWS * ROW_BYTES {
+        let some = slow.some(20_000).await.len();
+        assert!(some > 0, "cut off after {got} bytes, {:?}", begun.elapsed());
+        got += some;
+        pace.tick().await;
+    }
+    assert!(begun.elapsed() > PATIENCE * 2, "{:?}", begun.elapsed());
     assert_eq!(server.counted("sessions").await, 1);
 }

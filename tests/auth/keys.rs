@@ -10,7 +10,7 @@ use super::{
     issuer::{Pair, now},
     opened,
 };
-use crate::support::{Server, wait_until};
+use crate::support::{STANDSTILL, Server, wait_until};
 
 const ISSUER: &str = "https://issuer.example";
 const QUERY: &str = "/api/query/patient";
@@ -23,7 +23,7 @@ fn following(issuer: &Endpoint) -> Server {
 }
 
 fn token(pair: &Pair, kid: &str) -> String {
-    let claims = json!({ "sub": "ann", "exp": now() + 60, "iss": ISSUER });
+    let claims = json!({ "sub": "ann", "exp": now() + 600, "iss": ISSUER });
     pair.sign(Some(kid), &claims)
 }
 
@@ -43,7 +43,7 @@ async fn keys_that_are_not_known_are_asked_for_once_in_a_while_whoever_names_the
     let issuer = Endpoint::new(set(&[old.named("one")])).await;
     let server = following(&issuer);
     wait_until("the keys", async || {
-        (read(&server, "ok").await == 1).then_some(())
+        (read(&server, "ok").await >= 1).then_some(())
     })
     .await;
     is_served(&mut opened(&server, &[("token", &token(old, "one"))]).await).await;
@@ -70,7 +70,7 @@ async fn an_issuer_who_is_away_at_the_start_is_no_reason_to_refuse_for_good() {
     ));
     let server = following(&issuer);
     wait_until("the first look", async || {
-        (read(&server, "failed").await == 1).then_some(())
+        (read(&server, "failed").await >= 1).then_some(())
     })
     .await;
     let good = token(key, "one");
@@ -104,11 +104,8 @@ async fn an_issuer_who_takes_his_time_is_waited_for_and_not_for_ever() {
     let begun = std::time::Instant::now();
     let told = fetched(&server, QUERY, &[("token", &token(Pair::ed(), "one"))]).await;
     assert_eq!(told, (503, "auth_unavailable".into()));
-    assert!(
-        begun.elapsed() < std::time::Duration::from_secs(8),
-        "{:?}",
-        begun.elapsed()
-    );
+    let most = std::time::Duration::from_secs(8) + STANDSTILL;
+    assert!(begun.elapsed() < most, "{:?}", begun.elapsed());
     assert_eq!(issuer.asked().len(), 1);
 }
 

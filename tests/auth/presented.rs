@@ -267,8 +267,8 @@ async fn who_is_not_known_yet_does_not_learn_from_a_url_which_topics_there_are()
     ] {
         sqlite3(&server.database(), sql);
     }
-    assert_eq!(right.next().await["type"], "patient");
-    assert_eq!(wrong.next().await["type"], "stay");
+    assert_eq!(right.news().await["type"], "patient");
+    assert_eq!(wrong.news().await["type"], "stay");
 }
 
 #[tokio::test]

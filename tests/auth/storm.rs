@@ -13,11 +13,13 @@ use tokio::sync::Semaphore;
 use super::{
     SECRET, ann,
     endpoint::{Answer, Endpoint},
-    fetched, guarded, now,
+    fetched, guarded,
+    lives::LIFE,
+    now,
     revoked::revoke,
     status,
 };
-use crate::support::{Server, wait_until};
+use crate::support::{STANDSTILL, Server, wait_until};
 
 const QUERY: &str = "/api/query/patient";
 
@@ -26,8 +28,8 @@ const CROWD: usize = 300;
 
 fn asking(endpoint: &Endpoint, more: &str) -> Server {
     let url = endpoint.url();
-    // The crowd has one name.
-    let server = format!("[server]\nmax_connections_per_identity = {CROWD}");
+    // The crowd has one name, and some of it may not be gone when it comes again.
+    let server = format!("[server]\nmax_connections_per_identity = {}", 10 * CROWD);
     guarded(&format!(
         "forward_url = \"{url}\"\nleeway_ms = 0\n{more}\n{server}"
     ))
@@ -37,8 +39,26 @@ async fn asks(server: &Server, token: &str) -> (u16, Json) {
     fetched(server, QUERY, &[("token", token)]).await
 }
 
-/// The statuses of so many handshakes at once, while the endpoint holds its answers back until `full`.
-async fn crowd(server: &Server, endpoint: &Endpoint, full: usize) -> Vec<u16> {
+/// How long somebody waits for his turn to be asked about before he is told to come again, and less than that.
+const TURN: Duration = Duration::from_millis(1500);
+
+/// So many handshakes at once, while the endpoint holds its answers back until `full`: all are let in. Returns
+/// how many questions were asked. On a machine that stands still until somebody has waited for too long the
+/// crowd comes again.
+async fn crowd(server: &Server, endpoint: &Endpoint, full: usize) -> usize {
+    loop {
+        let (asked, begun) = (endpoint.asked().len(), Instant::now());
+        let statuses = handshakes(server, endpoint, full).await;
+        if statuses.iter().all(|status| *status == 101) {
+            return endpoint.asked().len() - asked;
+        }
+        let took = begun.elapsed();
+        assert!(took > TURN, "{statuses:?} after {took:?}");
+    }
+}
+
+/// The statuses of so many handshakes at once.
+async fn handshakes(server: &Server, endpoint: &Endpoint, full: usize) -> Vec<u16> {
     let gate = Arc::new(Semaphore::new(0));
     let body = json!({ "sub": "ann" }).to_string();
     endpoint.answers(Answer::Held(gate.clone(), 200, body));
@@ -58,27 +78,25 @@ async fn crowd(server: &Server, endpoint: &Endpoint, full: usize) -> Vec<u16> {
 async fn a_storm_asks_a_bounded_number_of_questions_at_once_and_all_are_let_in() {
     let endpoint = Endpoint::new("").await;
     let server = asking(&endpoint, "");
-    let statuses = crowd(&server, &endpoint, 64).await;
-    assert!(statuses.iter().all(|status| *status == 101), "{statuses:?}");
+    let asked = crowd(&server, &endpoint, 64).await;
     assert_eq!(endpoint.most_at_once(), 64);
-    assert_eq!(endpoint.asked().len(), CROWD, "each is asked about");
+    assert_eq!(asked, CROWD, "each is asked about");
 }
 
 #[tokio::test]
 async fn with_a_cache_a_storm_of_one_who_comes_back_is_one_question() {
     let endpoint = Endpoint::new("").await;
     let server = asking(&endpoint, "forward_cache_ms = 60000");
-    let statuses = crowd(&server, &endpoint, 1).await;
-    assert!(statuses.iter().all(|status| *status == 101), "{statuses:?}");
-    assert_eq!(endpoint.asked().len(), 1);
+    assert_eq!(crowd(&server, &endpoint, 1).await, 1);
+    let before = endpoint.asked().len();
     // Another path, and somebody else, are other questions.
     assert_eq!(asks(&server, "opaque").await.0, 200);
     assert_eq!(asks(&server, "opaque").await.0, 200);
-    assert_eq!(endpoint.asked().len(), 2);
+    assert_eq!(endpoint.asked().len(), before + 1);
     endpoint.answers(Answer::Body(401, String::new()));
     assert_eq!(asks(&server, "other").await.0, 401);
     assert_eq!(asks(&server, "opaque").await.0, 200);
-    assert_eq!(endpoint.asked().len(), 3);
+    assert_eq!(endpoint.asked().len(), before + 2);
 }
 
 #[tokio::test]
@@ -93,7 +111,7 @@ async fn an_answer_is_kept_so_long_and_a_refusal_not_at_all() {
     })
     .await;
     let kept = begun.elapsed();
-    let bounds = Duration::from_secs(2)..Duration::from_secs(4);
+    let bounds = Duration::from_secs(2)..Duration::from_secs(4) + STANDSTILL;
     assert!(bounds.contains(&kept), "{kept:?}");
     assert_eq!(endpoint.asked().len(), 2);
     // He has signed in.
@@ -108,10 +126,12 @@ async fn an_answer_is_kept_so_long_and_a_refusal_not_at_all() {
 
 #[tokio::test]
 async fn an_answer_that_is_kept_ends_with_what_it_grants_and_with_a_revocation() {
-    let endpoint = Endpoint::new(json!({ "sub": "ann", "exp": now() + 2 })).await;
+    let endpoint = Endpoint::new("").await;
     let more =
         format!("forward_cache_ms = 60000\nkey = \"{SECRET}\"\noperator = {{ role = \"admin\" }}");
     let server = asking(&endpoint, &more);
+    let session = json!({ "sub": "ann", "exp": now() + LIFE });
+    endpoint.answers(Answer::Body(200, session.to_string()));
     assert_eq!(asks(&server, "opaque").await.0, 200);
     endpoint.answers(Answer::Body(200, json!({ "sub": "ann" }).to_string()));
     wait_until("the end of the session", async || {

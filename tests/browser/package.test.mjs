@@ -68,7 +68,7 @@ async function serve(t) {
 /** Runs a program in a Node of its own; what it printed, once it has ended by itself. */
 async function node(program, ...args) {
   const child = spawn(process.execPath, ["--input-type=module", "-e", program, ...args], { cwd: path.dirname(fileURLToPath(import.meta.url)), stdio: ["ignore", "pipe", "inherit"] });
-  const killer = setTimeout(() => child.kill("SIGKILL"), 20_000);
+  const killer = setTimeout(() => child.kill("SIGKILL"), 60_000);
   let printed = "";
   child.stdout.on("data", (data) => { printed += data; });
   const [code, signal] = await once(child, "close");

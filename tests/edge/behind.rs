@@ -38,10 +38,7 @@ async fn it_shows_nothing_to_operators_until_it_is_told_where() {
             let answer = say(server.address(), &asked).await;
             assert_eq!(answer.status, 404, "{settings} {path}");
         }
-        assert!(
-            server.log().contains("server.operator_listen"),
-            "{settings}"
-        );
+        server.logged("server.operator_listen");
     }
 }
 

@@ -164,7 +164,7 @@ async fn another_method_or_page_gets_nothing_in_whatever_it_brings() {
 
 #[tokio::test]
 async fn a_body_without_an_end_is_cut_at_the_limit_and_at_the_deadline() {
-    let server = tuned("body_timeout_ms = 700\nmax_message_bytes = 2048");
+    let server = tuned("max_message_bytes = 2048");
     let head = "Host: localhost\r\nContent-Type: application/json\r\n";
     let chunks = request(
         "POST /api/events",
@@ -199,6 +199,7 @@ async fn a_body_without_an_end_is_cut_at_the_limit_and_at_the_deadline() {
         1
     );
 
+    let server = tuned("body_timeout_ms = 700");
     for begun in [
         request("POST /api/events", &format!("{head}Content-Length: 50\r\n")),
         [chunks.clone(), b"5\r\n{\"typ\r\n".to_vec()].concat(),

@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::ErrorKind,
-    net::TcpListener,
     process::{Child, Command, Stdio},
 };
 
@@ -18,7 +17,7 @@ use crate::{
         endpoint::Endpoint,
         issuer::{Pair, now},
     },
-    support::{Authority, Options, Server, wait_for},
+    support::{Authority, Options, Server, nats::free_port, wait_for},
 };
 
 /// Where the issuer of both configurations publishes his keys, and who he is.
@@ -122,9 +121,7 @@ impl Nginx {
         );
         loop {
             // It takes no port 0: another program may be faster.
-            let free = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = free.local_addr().unwrap().to_string();
-            drop(free);
+            let address = format!("127.0.0.1:{}", free_port());
             let http = replaced(
                 &http,
                 &[("listen 443 ssl", &format!("listen {address} ssl"))],

@@ -166,11 +166,7 @@ async fn where_nobody_says_who_he_is_no_page_can_have_its_own_name_resolve_to_th
     ] {
         holds(&server, host, false).await;
     }
-    assert!(
-        server.log().contains("server.allowed_hosts"),
-        "{}",
-        server.log()
-    );
+    server.logged("server.allowed_hosts");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Answer, open, request, say, tuned};
-use crate::support::{Folder, Options, Server, wait_until};
+use crate::support::{Folder, Options, Server, nats::free_port, wait_until};
 
 const OPERATORS: [&str; 3] = ["/metrics", "/api/pipeline", "/api/dead_letters"];
 
@@ -116,18 +116,12 @@ async fn a_listener_that_others_reach_shows_nothing_to_operators_until_it_is_tol
     for path in OPERATORS {
         assert_eq!(get(server.address(), path).await.status, 404, "{path}");
     }
-    assert!(
-        server.log().contains("server.operator_listen"),
-        "{}",
-        server.log()
-    );
+    server.logged("server.operator_listen");
     let told = unready(&server, server.address()).await;
     assert_eq!(told, json!({ "status": "not_ready" }));
 
     // Two free ports would be two.
-    let free = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-    let address = free.local_addr().unwrap().to_string();
-    drop(free);
+    let address = format!("0.0.0.0:{}", free_port());
     let repeated = Server::with(Options {
         config: Some("[auth]\nanonymous = true\n".into()),
         listen: Some(address.clone()),

@@ -199,10 +199,12 @@ async fn a_socket_that_fell_behind_is_told_and_counted_until_it_has_caught_up() 
 #[tokio::test(flavor = "multi_thread")]
 async fn however_many_ask_it_is_gathered_once_a_second() {
     let server = care();
+    let begun = std::time::Instant::now();
     let asks = (0..60).map(|_| report(&server));
     let reports = futures_util::future::join_all(asks).await;
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
     let at: std::collections::BTreeSet<_> = reports.iter().map(|one| one["at"].as_i64()).collect();
-    assert!(at.len() <= 3, "{at:?}");
+    assert!(at.len() <= 2 + seconds, "{at:?} in {seconds} s");
     let first = at.first().copied().flatten().unwrap();
     let next = wait_until("another report", async || {
         let at = report(&server).await["at"].as_i64().unwrap();

@@ -9,6 +9,7 @@ use crate::{
     support::{
         Raw, Server, Socket,
         frames::{FIN, PING as PING_OPCODE, frame},
+        in_time,
         raw::TEXT,
     },
     wire::care,
@@ -29,15 +30,11 @@ async fn open(server: &Server, path: &str) -> Socket {
 async fn forty_messages_at_once_are_answered_and_who_sends_more_is_told_when_to_come_again() {
     let server = care();
     let mut socket = server.socket("").await;
-    for rid in 0..40 {
-        socket.send(ping(rid)).await;
-    }
+    socket.send_together((0..40).map(ping)).await;
     for (_, answer) in answers(&mut socket, 40).await {
         assert_eq!(answer["type"], "sys:pong");
     }
-    for rid in 0..200 {
-        socket.send(ping(rid)).await;
-    }
+    socket.send_together((0..200).map(ping)).await;
     let answered = answers(&mut socket, 200).await;
     let refused = |answer: &&Json| answer["type"] == "sys:error";
     let refused: Vec<_> = answered.values().filter(refused).collect();
@@ -66,26 +63,40 @@ async fn every_kind_of_request_counts_and_is_answered_once_with_its_rid() {
         ping(0),
     ] {
         let mut socket = server.socket("").await;
-        socket.send(ping(1)).await;
-        let mut late = request.clone();
-        late["rid"] = 2.into();
-        socket.send(late).await;
-        let answered = answers(&mut socket, 2).await;
+        let late = (2..5).map(|rid| {
+            let mut late = request.clone();
+            late["rid"] = rid.into();
+            late
+        });
+        socket
+            .send_together([ping(1)].into_iter().chain(late))
+            .await;
+        let answered = answers(&mut socket, 4).await;
         assert_eq!(answered[&1]["type"], "sys:pong");
-        assert_eq!(answered[&2]["code"], 429, "{request}");
+        // A machine that stands still for a second in between has room for one of them again.
+        let late = answered.range(2..).map(|(_, answer)| &answer["code"]);
+        let refused = late.filter(|code| **code == 429).count();
+        assert!(refused >= 2, "{request}: {answered:?}");
     }
 }
 
 #[tokio::test]
 async fn who_waits_as_long_as_he_is_told_is_answered() {
-    let server = limited("messages_per_second = 50\nmessages_burst = 1");
+    let server = limited("messages_per_second = 2\nmessages_burst = 1");
     let mut socket = server.socket("").await;
-    socket.send(ping(1)).await;
-    socket.send(ping(2)).await;
-    let answered = answers(&mut socket, 2).await;
-    let wait = answered[&2]["retry_after_ms"].as_u64().unwrap();
+    // Unless the machine stands still in between, the second is one too many.
+    let refused = in_time("a refusal", async {
+        loop {
+            socket.send_together([ping(1), ping(2)]).await;
+            let answered = answers(&mut socket, 2).await;
+            if let Some(wait) = answered[&2]["retry_after_ms"].as_u64() {
+                return wait;
+            }
+        }
+    });
+    let wait = Duration::from_millis(refused.await);
+    assert!(wait <= Duration::from_millis(500), "{wait:?}");
     // Nothing comes meanwhile.
-    let wait = Duration::from_millis(wait);
     assert!(socket.silent_for(wait).await);
     assert_eq!(socket.ask(ping(3)).await["type"], "sys:pong");
 }
@@ -94,31 +105,25 @@ async fn who_waits_as_long_as_he_is_told_is_answered() {
 async fn only_who_sends_ten_times_as_much_is_closed_with_4429() {
     let server = limited("messages_per_second = 1\nmessages_burst = 5");
     let mut socket = server.socket("").await;
-    for rid in 0..50 {
-        socket.send(ping(rid)).await;
-    }
+    socket.send_together((0..50).map(ping)).await;
     let answered = answers(&mut socket, 50).await;
     let pongs = answered.values().filter(|a| a["type"] == "sys:pong");
     assert!((5..20).contains(&pongs.count()), "{answered:?}");
-    // At ten a second these are too many, however slow the machine is.
-    for rid in 50..1000 {
-        socket.send(ping(rid)).await;
-    }
+    // At ten a second these are too many, however slow the machine is. They are sent in one piece: who
+    // still sends when he was closed a second ago may not learn why.
+    socket.send_together((50..1000).map(ping)).await;
     let closed = socket.closed().await;
     assert_eq!(closed.code, 4429);
     assert_eq!(counted(&server, "flood").await, 1);
     assert_eq!(server.counted("closes_total{kind=\"4429\"}").await, 1);
 
     let mut echo = open(&server, "/chat/socket/").await;
-    for _ in 0..50 {
-        echo.send_text("x").await;
-    }
+    let x = || Json::from("x");
+    echo.send_together((0..50).map(|_| x())).await;
     for _ in 0..50 {
         echo.next_text().await;
     }
-    for _ in 0..1000 {
-        echo.send_text("x").await;
-    }
+    echo.send_together((0..1000).map(|_| x())).await;
     assert_eq!(echo.closed().await.code, 4429);
 }
 

@@ -1,11 +1,14 @@
 //! Requests without a socket, and what all askers have together: reads of the database, and writes.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value as Json, json};
 
-use super::{counted, limited};
+use super::{
+    answers::{ALL_THE_TIME, BIG, unread},
+    counted, limited,
+};
 use crate::support::{Options, Server, in_time, stack::Stack, wait_until};
 
 /// A query on this is never done within 300 ms: the pattern nearly fits at each place of each text.
@@ -53,34 +56,64 @@ async fn as_many_queries_over_http_run_as_the_setting_says_and_the_next_is_told_
         answers.iter().all(|(code, _, _)| *code == 504),
         "{answers:?}"
     );
+    // At the same time these are too many, however many of them the machine lets come later.
     let answers = ask(&server, 20).await;
     let refused: Vec<_> = answers.iter().filter(|(code, _, _)| *code == 429).collect();
-    assert_eq!(refused.len(), 17, "{answers:?}");
-    for (_, wait, answer) in refused {
+    assert!((1..20).contains(&refused.len()), "{answers:?}");
+    for (_, wait, answer) in &refused {
         assert_eq!(wait.as_deref(), Some("1"));
         assert_eq!(answer["error"], "too_many_requests");
     }
-    assert_eq!(counted(&server, "requests").await, 17);
+    let refused = refused.len() as u64;
+    assert_eq!(counted(&server, "requests").await, refused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_all_places_are_taken_everybody_is_told_to_come_again_and_a_socket_is_answered() {
+    const PLACES: usize = 3;
+    // Whoever takes his time keeps his place for as long.
+    let config = format!(
+        "[server]\nwrite_timeout_ms = 600000\n[limits]\nrequests_running = {PLACES}\n{ALL_THE_TIME}\
+         [[topics]]\ntype = \"big\"\ntable = \"big\"\n"
+    );
+    let server = Server::configured(&config, BIG);
+    let mut held = Vec::new();
+    for _ in 0..PLACES {
+        held.push(unread(&server, "/api/query/big?all=true").await);
+    }
+    for asked in 1..=10 {
+        let (code, answer) = server.get("/api/query/big?id=1").await;
+        assert_eq!(
+            (code, &answer["error"]),
+            (429, &json!("too_many_requests")),
+            "{answer}"
+        );
+        assert_eq!(counted(&server, "requests").await, asked);
+    }
     // A socket has its own bounds.
     let mut socket = server.socket("").await;
-    let (asking, answer) = tokio::join!(
-        ask(&server, 4),
-        socket.ask(json!({ "type": "big", "rid": 1, "id": 1 }))
-    );
-    assert_ne!(answer["code"], 429);
-    assert_eq!(asking.len(), 4);
+    let answer = socket
+        .ask(json!({ "type": "big", "rid": 1, "id": 1 }))
+        .await;
+    assert_eq!(answer["data"][0]["id"], 1, "{answer}");
+    held.pop();
+    wait_until("a place", async || {
+        (server.get("/api/query/big?id=1").await.0 == 200).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_that_wait_are_bounded_over_all_who_ask() {
     let server = heavy("requests_running = 1000\nreads_waiting = 1");
+    let begun = Instant::now();
     let answers = ask(&server, 100).await;
     let refused = answers.iter().filter(|(code, _, _)| *code == 429);
     let (refused, counted) = (refused.count(), counted(&server, "reads").await);
-    assert!(
-        (80..99).contains(&refused),
-        "two run, one is about to and one waits: {refused}"
-    );
+    // Two run, one is about to and one waits; every 300 ms two of them end, and as many may come.
+    let turns = usize::try_from(begun.elapsed().as_millis() / 300).unwrap() + 1;
+    let least = 100_usize.saturating_sub(4 + 4 * turns).max(1);
+    assert!((least..99).contains(&refused), "{refused}, {turns} turns");
     assert_eq!(counted, refused as u64);
     // The socket's answer is the same.
     let (answers, told) = tokio::join!(ask(&server, 100), async {

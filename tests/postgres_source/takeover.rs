@@ -9,7 +9,7 @@ use rowcast::source::{Source, SourceError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Producer, config, told};
-use crate::support::{in_time, postgres::database};
+use crate::support::{STANDSTILL, in_time, postgres::database};
 
 #[tokio::test]
 async fn one_producer_reads_and_another_takes_over_when_it_is_gone() {
@@ -30,7 +30,7 @@ async fn one_producer_reads_and_another_takes_over_when_it_is_gone() {
     second.begin().await;
     assert_eq!(told(&second.change().await), r#"insert - -> {"id":2}"#);
     assert!(
-        gone.elapsed() < Duration::from_secs(3),
+        gone.elapsed() < Duration::from_secs(3) + STANDSTILL,
         "{:?}",
         gone.elapsed()
     );

@@ -70,12 +70,9 @@ async fn what_browsers_bring_along_stays_with_them() {
         asked(server.address()).await;
         server.signal("TERM");
         server.ended();
-        let log = server.log();
-        assert!(
-            log.contains("a socket opens") && log.contains("stopped"),
-            "{log}"
-        );
-        hides("the log", &log);
+        server.logged("a socket opens");
+        server.logged("stopped");
+        hides("the log", &server.log());
     }
 }
 

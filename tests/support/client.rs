@@ -62,6 +62,15 @@ impl Socket {
         self.send_text(&frame.to_string()).await;
     }
 
+    /// Sends frames in one piece, so that they come together however crowded the machine is.
+    pub async fn send_together(&mut self, frames: impl IntoIterator<Item = Json>) {
+        for frame in frames {
+            let message = Message::text(frame.to_string());
+            self.stream.feed(message).await.unwrap();
+        }
+        self.stream.flush().await.unwrap();
+    }
+
     /// Sends any message, such as bytes.
     pub async fn send_message(&mut self, message: Message) {
         self.stream.send(message).await.unwrap();
@@ -78,6 +87,12 @@ impl Socket {
     /// The next text frame, as JSON.
     pub async fn next(&mut self) -> Json {
         serde_json::from_str(&self.next_text().await).unwrap()
+    }
+
+    /// The next frame that is no tick: after a hello one comes whenever it is due.
+    pub async fn news(&mut self) -> Json {
+        self.next_where("a frame", |frame| frame["type"] != "sys:tick")
+            .await
     }
 
     /// Skips frames until one is wanted.
@@ -145,10 +160,11 @@ impl Socket {
         in_time("a close", ending).await
     }
 
-    /// Whether nothing comes within `silence`. Only for "is not sent" assertions, and only after
-    /// something that would have come later was already seen where that is possible.
+    /// Whether nothing comes within `silence` but pings, which come when they are due. Only for "is not
+    /// sent" assertions, and only after something that would have come later was already seen where that
+    /// is possible.
     pub async fn silent_for(&mut self, silence: std::time::Duration) -> bool {
-        tokio::time::timeout(silence, self.stream.next())
+        tokio::time::timeout(silence, self.frame_or_close())
             .await
             .is_err()
     }

@@ -36,6 +36,9 @@ pub use writer::{Python, python, sqlite3};
 /// How long anything may take before a test gives up: far longer than it does, for CI is slow.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long the machine may stand still, on top of whatever time is promised: CI's does now and then.
+pub const STANDSTILL: Duration = Duration::from_secs(5);
+
 /// Asks again and again until there is an answer.
 ///
 /// # Panics

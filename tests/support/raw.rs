@@ -146,6 +146,14 @@ impl Raw {
         }
     }
 
+    /// Some of the bytes that come, none where the connection has ended: for who reads as slowly as he likes.
+    pub async fn some(&mut self, most: usize) -> Vec<u8> {
+        let mut bytes = vec![0; most];
+        let read = in_time("some bytes", self.stream.read(&mut bytes)).await;
+        bytes.truncate(read.unwrap_or(0));
+        bytes
+    }
+
     /// Skips frames until the server closes the socket.
     pub async fn closed(&mut self) -> Closed {
         let (code, reason) = in_time("a close", async {

@@ -166,6 +166,13 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until the gateway has said that on standard error: what it wrote may not be read yet.
+    pub fn logged(&self, text: &str) {
+        wait_for(&format!("the log to say {text:?}"), || {
+            self.log().contains(text).then_some(())
+        });
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -4,7 +4,7 @@ use rowcast::session::deflate::{Deflater, inflate};
 use serde_json::{Value as Json, json};
 
 use super::{CARE, CARE_TABLES, care};
-use crate::support::{Raw, Server, sqlite3};
+use crate::support::{Options, Raw, Server, sqlite3};
 
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 const ANSWER: &str =
@@ -114,6 +114,67 @@ async fn what_is_replayed_is_compressed_too() {
     for text in &texts[1..] {
         assert_eq!(next(&mut late).await, (COMPRESSED, text.clone()));
     }
+}
+
+/// A number that looks like chance, in hexadecimal digits: as much work to compress as there is.
+fn digits(seed: usize, count: usize) -> String {
+    let mut number = seed as u64;
+    let next = std::iter::repeat_with(|| {
+        number = number
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        format!("{:08x}", number >> 32)
+    });
+    next.take(count / 8).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_is_compressed_leaves_its_turn_to_others() {
+    const EVENTS: usize = 200;
+    // All who are served take turns on one thread.
+    let server = Server::with(Options {
+        config: Some(format!(
+            "[server]\ncompression = true\n[limits]\nmessages_per_second = 100000\nmessages_burst = 1000000\n{CARE}"
+        )),
+        database: Some(CARE_TABLES.into()),
+        env: vec![("TOKIO_WORKER_THREADS".into(), "1".into())],
+        ..Options::default()
+    });
+    let mut witness = server.socket("types=stay").await;
+    let publish = async |seed| {
+        let event = json!({ "type": "notice", "data": digits(seed, 50_000) });
+        let (code, answer) = server.post("/api/events", event).await;
+        assert_eq!(code, 202);
+        answer["cursor"].as_str().unwrap().to_owned()
+    };
+    let since = publish(0).await;
+    for seed in 1..=EVENTS {
+        publish(seed).await;
+    }
+    let path = format!("/socket/all/?types=notice&since={since}");
+    let mut late = open(&server, &path, OFFER).await;
+    let replayed = tokio::spawn(async move {
+        let mut frames = 0;
+        loop {
+            let (first, payload) = late.next_whole().await.expect("the connection goes on");
+            match first {
+                COMPRESSED => frames += 1,
+                _ => return (frames, String::from_utf8(payload).unwrap()),
+            }
+        }
+    });
+    let mut answered = 0;
+    while !replayed.is_finished() {
+        let ping = json!({ "type": "sys:ping", "rid": answered });
+        assert_eq!(witness.ask(ping).await["type"], "sys:pong");
+        answered += 1;
+    }
+    let (frames, last) = replayed.await.unwrap();
+    assert_eq!(frames, EVENTS);
+    assert!(last.contains("sys:caught_up"), "{last}");
+    println!("{answered} answers during a replay");
+    // One whose turn never ends is over when the first of them comes.
+    assert!(answered > 10, "{answered} answers during a replay");
 }
 
 #[tokio::test]

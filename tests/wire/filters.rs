@@ -20,7 +20,7 @@ async fn told(server: &Server, socket: &mut Socket, sql: &str) -> Vec<Json> {
         .await;
     let mut frames = Vec::new();
     loop {
-        let frame = socket.next().await;
+        let frame = socket.news().await;
         if frame["type"] == "notice" {
             return frames;
         }

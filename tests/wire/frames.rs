@@ -46,7 +46,7 @@ async fn a_hello_is_welcomed_once() {
     server
         .post("/api/events", json!({ "type": "patient" }))
         .await;
-    assert_eq!(socket.next().await["type"], "patient");
+    assert_eq!(socket.news().await["type"], "patient");
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn nothing_is_pushed_before_the_hello_and_everything_after_it() {
     server
         .post("/api/events", json!({ "type": "notice", "data": "late" }))
         .await;
-    assert_eq!(socket.next().await["data"], "late");
+    assert_eq!(socket.news().await["data"], "late");
 }
 
 #[tokio::test]
@@ -133,10 +133,10 @@ async fn a_hello_may_resume_and_says_how_much_comes_back() {
         (&json!(true), &json!(3))
     );
     for data in 2..5 {
-        assert_eq!(socket.next().await["data"], data);
+        assert_eq!(socket.news().await["data"], data);
     }
     assert_eq!(
-        socket.next().await,
+        socket.news().await,
         json!({ "type": "sys:caught_up", "cursor": cursors[4] })
     );
 }
@@ -178,7 +178,7 @@ async fn a_hello_with_a_cursor_that_is_nobodys_is_reset_before_anything_else() {
         let mut socket = server.socket("hello=1").await;
         let hello = json!({ "type": "sys:hello", "rid": 1, "since": since });
         assert_eq!(socket.ask(hello).await["recovered"], false, "{reason}");
-        let reset = socket.next().await;
+        let reset = socket.news().await;
         assert_eq!(members(&reset), ["type", "reason", "cursor", "after_ms"]);
         assert_eq!(
             (&reset["type"], &reset["reason"]),

@@ -80,7 +80,7 @@ async fn a_socket_that_resumes_gets_the_newest_of_each_row_too() {
     assert_eq!(welcome["recovered"], true);
     let mut told = Vec::new();
     loop {
-        let frame = socket.next().await;
+        let frame = socket.news().await;
         match frame["type"].as_str().unwrap() {
             "sys:caught_up" => break,
             "notice" => told.push(frame["data"].clone()),

@@ -1,6 +1,9 @@
 //! Too many queries, too slow ones, and one socket's cost to the others.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -38,14 +41,15 @@ fn heavy(rid: u64) -> serde_json::Value {
 async fn too_many_queries_are_refused_and_every_rid_is_answered_exactly_once() {
     let server = Server::configured(TOPICS, HEAVY);
     let mut socket = server.socket("").await;
-    for rid in 0..30 {
-        socket.send(heavy(rid)).await;
-    }
+    let begun = Instant::now();
+    socket.send_together((0..30).map(heavy)).await;
     let mut answers = HashMap::new();
+    let mut asked_for = Duration::ZERO;
     while answers.len() < 30 {
         let answer = socket.next().await;
         assert_eq!(answer["type"], "sys:error");
         if answer["code"] == 429 {
+            asked_for = begun.elapsed();
             assert_eq!(answer["error"], "too_many_requests");
             assert!(answer["retry_after_ms"].as_u64().unwrap() > 0);
         }
@@ -53,9 +57,15 @@ async fn too_many_queries_are_refused_and_every_rid_is_answered_exactly_once() {
         assert_eq!(before, None, "answered twice: {answer}");
     }
     let refused = answers.values().filter(|code| **code == 429).count();
-    assert_eq!(refused, 20, "2 run and 8 wait: {answers:?}");
+    // 2 run and 8 wait. On a machine that stands still some may end, 2 of them each time, before all were asked.
+    let turns = usize::try_from(asked_for.as_millis() / 300).unwrap();
+    let least = 20_usize.saturating_sub(2 * turns);
+    assert!(
+        (least..=20).contains(&refused),
+        "{turns} turns: {answers:?}"
+    );
     let slow = answers.values().filter(|code| **code == 504).count();
-    assert_eq!(slow, 10, "what ran was too slow: {answers:?}");
+    assert_eq!(slow, 30 - refused, "what ran was too slow: {answers:?}");
     // The socket is as good as new, and nothing more comes for what was asked before.
     let reply = socket.ask(json!({ "type": "small", "rid": 99 })).await;
     assert_eq!(ids(&reply), [1]);
