@@ -23,3 +23,11 @@ CREATE TABLE IF NOT EXISTS fact (
     name TEXT PRIMARY KEY,                  -- epoch, last, bytes, checkpoint; open: how far parts reach
     value NOT NULL
 ) WITHOUT ROWID;
+-- What was revoked, for the next start; no part of the history.
+CREATE TABLE IF NOT EXISTS revoked (
+    n INTEGER PRIMARY KEY,
+    at_ns INTEGER NOT NULL,                 -- when it was said, Unix nanoseconds
+    until_ms INTEGER NOT NULL,              -- when no token is left that it could concern
+    body TEXT NOT NULL                      -- {"sub":…} or {"jti":…}
+);
+CREATE INDEX IF NOT EXISTS revoked_until ON revoked (until_ms);

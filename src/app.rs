@@ -5,6 +5,7 @@ mod loops;
 mod nats;
 mod process;
 mod producer;
+mod revocations;
 mod topics;
 
 use std::{io, net::SocketAddr, time::Duration};

@@ -131,7 +131,7 @@ fn strict() -> (Nats, Folder) {
     let text = fs::read_to_string(shipped().config.unwrap()).unwrap();
     let (before, rest) = text.split_once("# With bus.manage = false").unwrap();
     let (marked, after) = rest.split_once(']').unwrap();
-    assert_eq!(marked.matches("$JS.API.STREAM.").count(), 3, "{marked}");
+    assert_eq!(marked.matches("$JS.API.STREAM.").count(), 5, "{marked}");
     run(&format!("{before}]{after}"))
 }
 
@@ -287,6 +287,9 @@ fn publishes(user: &str) -> &'static [&'static str] {
             "$JS.API.STREAM.MSG.GET.ROWCAST",
             "$JS.API.STREAM.INFO.ROWCAST_DLQ",
             "$JS.API.STREAM.CREATE.ROWCAST_DLQ",
+            "$JS.API.STREAM.INFO.ROWCAST_REVOKED",
+            "$JS.API.STREAM.CREATE.ROWCAST_REVOKED",
+            "$JS.API.STREAM.UPDATE.ROWCAST_REVOKED",
         ],
         "gateway" => &[
             "rowcast.event.t",
@@ -302,6 +305,9 @@ fn publishes(user: &str) -> &'static [&'static str] {
             "$JS.API.CONSUMER.MSG.NEXT.ROWCAST.c",
             "$JS.API.STREAM.INFO.ROWCAST_DLQ",
             "$JS.API.DIRECT.GET.ROWCAST_DLQ",
+            "$JS.API.STREAM.INFO.ROWCAST_REVOKED",
+            "$JS.API.CONSUMER.CREATE.ROWCAST_REVOKED.c",
+            "$JS.API.CONSUMER.MSG.NEXT.ROWCAST_REVOKED.c",
         ],
         "application" => &[
             "rowcast.event.t",
@@ -328,14 +334,22 @@ fn publishes(user: &str) -> &'static [&'static str] {
             "$JS.API.STREAM.DELETE.ROWCAST_DLQ",
             "$JS.API.STREAM.PURGE.ROWCAST_DLQ",
             "$JS.API.STREAM.MSG.GET.ROWCAST_DLQ",
+            "$JS.API.STREAM.INFO.ROWCAST_REVOKED",
+            "$JS.API.STREAM.CREATE.ROWCAST_REVOKED",
+            "$JS.API.STREAM.UPDATE.ROWCAST_REVOKED",
+            "$JS.API.STREAM.DELETE.ROWCAST_REVOKED",
+            "$JS.API.STREAM.MSG.GET.ROWCAST_REVOKED",
             "$JS.API.CONSUMER.NAMES.ROWCAST",
             "$JS.API.CONSUMER.NAMES.ROWCAST_DLQ",
+            "$JS.API.CONSUMER.NAMES.ROWCAST_REVOKED",
             "$JS.API.CONSUMER.NAMES.OTHER",
             "$JS.API.CONSUMER.LIST.ROWCAST",
             "$JS.API.CONSUMER.LIST.ROWCAST_DLQ",
+            "$JS.API.CONSUMER.LIST.ROWCAST_REVOKED",
             "$JS.API.CONSUMER.LIST.OTHER",
             "$JS.API.CONSUMER.INFO.ROWCAST.c",
             "$JS.API.CONSUMER.INFO.ROWCAST_DLQ.c",
+            "$JS.API.CONSUMER.INFO.ROWCAST_REVOKED.c",
             "$JS.API.CONSUMER.INFO.OTHER.c",
         ],
     }
@@ -390,7 +404,7 @@ const LISTENING: [&str; 27] = [
     "_INBOX_OPERATOR.>",
 ];
 
-/// Every kind of subject that there is, each request of JetStream for three streams.
+/// Every kind of subject that there is, each request of JetStream for every stream.
 fn subjects() -> Vec<String> {
     let mut all: Vec<String> = "rowcast.change.t rowcast.change.sys.state rowcast.event.t rowcast.dlq.t \
         rowcast.control.mark rowcast.control.refresh rowcast.control.status rowcast.control.revoke \
@@ -408,7 +422,7 @@ fn subjects() -> Vec<String> {
         DIRECT.GET CONSUMER.NAMES CONSUMER.LIST CONSUMER.CREATE";
     let of_consumers = "CONSUMER.CREATE CONSUMER.DURABLE.CREATE CONSUMER.DELETE CONSUMER.INFO \
         CONSUMER.MSG.NEXT CONSUMER.PAUSE CONSUMER.RESET CONSUMER.UNPIN CONSUMER.LEADER.STEPDOWN";
-    for stream in ["ROWCAST", "ROWCAST_DLQ", "OTHER"] {
+    for stream in ["ROWCAST", "ROWCAST_DLQ", "ROWCAST_REVOKED", "OTHER"] {
         let streams = of_streams.split_whitespace();
         all.extend(streams.map(|what| format!("$JS.API.{what}.{stream}")));
         let consumers = of_consumers.split_whitespace();
@@ -623,6 +637,7 @@ async fn the_streams_can_be_left_to_the_operator() {
     for (name, file) in [
         ("ROWCAST", "stream.json"),
         ("ROWCAST_DLQ", "dead_letters.json"),
+        ("ROWCAST_REVOKED", "revocations.json"),
     ] {
         let definition = definition(file);
         let subject = format!("$JS.API.STREAM.CREATE.{name}");

@@ -5,6 +5,7 @@ mod echo;
 pub mod endpoint;
 mod forward;
 pub mod issuer;
+mod kept;
 mod keys;
 mod lives;
 mod matrix;

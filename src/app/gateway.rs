@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::{
     loops::{self, Loops},
-    nats, process, topics,
+    nats, process, revocations, topics,
 };
 use crate::{
     auth::Auth,
@@ -65,8 +65,7 @@ pub(super) async fn assemble(
     loops: Loops,
     address: SocketAddr,
 ) -> anyhow::Result<Running> {
-    let others = matches!(config.bus.url, BusUrl::Nats(_));
-    let auth = Auth::new(config.auth_settings(others)?, loops.metrics.clone())?;
+    let auth = Auth::new(config.auth_settings()?, loops.metrics.clone())?;
     follow_keys(&config, &auth, &loops);
     match &config.bus.url {
         BusUrl::Embedded => {
@@ -75,6 +74,9 @@ pub(super) async fn assemble(
             let bus = loops::embedded(&config)?;
             if created {
                 info!(database = %config.database.url, "created the database with the demo");
+            }
+            if auth.judges() {
+                revocations::in_file(&bus, &auth, &loops).await?;
             }
             let (relay, waker) = loops.relay(&config, &bus, &topics);
             let edge = edge(
@@ -97,6 +99,11 @@ pub(super) async fn assemble(
             let topics = resolved(&config, &loops).await?;
             let metrics = &loops.metrics;
             let bus = nats::connect(&config, servers, Role::Gateway, &topics, metrics).await?;
+            if auth.judges() {
+                // When a producer has been there the stream of revocations is, too.
+                head(&bus, &loops).await;
+                revocations::on_nats(&bus, &auth, &loops, config.auth.keep_revoked).await;
+            }
             let at = (address, None);
             let edge = edge(&config, &loops, (&topics, &auth), bus.clone(), at).await?;
             passed_on(&bus, &edge.gateway.ring).await;
@@ -107,8 +114,6 @@ pub(super) async fn assemble(
             let queries = nats_service::run(bus.clone(), gateway, stop);
             loops.spawn("queries over NATS", queries);
             let told = bus.clone();
-            let revocations = nats::revocations(bus.clone(), auth, loops.clone());
-            loops.spawn("revocations", revocations);
             let refreshes = nats::refreshes(bus, edge.pages.clone(), loops.clone());
             loops.spawn("refreshes", refreshes);
             let process = edge.pipeline.process().clone();

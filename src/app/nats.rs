@@ -1,5 +1,5 @@
 //! What a process does over NATS beside the stream: it says how durable the bus is and how it is
-//! itself, compares topic definitions with the producer's, and passes refreshes and revocations on to all gateways.
+//! itself, compares topic definitions with the producer's, and passes refreshes on to all gateways.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,12 +8,10 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::loops::Loops;
 use crate::{
-    auth::{Announcement, Auth, Revocation},
     bus::{
         Bus, Durability,
         jetstream::{JetStreamBus, JetStreamConfig, Role},
@@ -27,12 +25,6 @@ use crate::{
 
 /// The control subject of refreshes: `{"type":…}`.
 const REFRESH: &str = "refresh";
-
-/// The control subject of revocations: `{"sub":…}` or `{"jti":…}`.
-const REVOKE: &str = "revoke";
-
-/// The most bytes of a revocation.
-const MAX_REVOCATION_BYTES: usize = 4 * 1024;
 
 /// Between two looks at the definitions that the producer has declared.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
@@ -75,6 +67,7 @@ pub(super) async fn connect(
         replicas: config.bus.replicas,
         keep: config.bus.keep,
         max_bytes: config.bus.max_bytes,
+        keep_revoked: config.auth.keep_revoked,
         manage: config.bus.manage,
         types: names.collect(),
         fingerprints: fingerprints.collect(),
@@ -187,58 +180,4 @@ pub(super) async fn refreshes(bus: JetStreamBus, pages: Pages, loops: Loops) {
             }
         }
     }
-}
-
-/// Passes revocations on: what one gateway is asked to end, all of them do. What is told while this one is
-/// cut off from NATS it does not hear.
-///
-/// NATS does not say to whom it refuses something, nor whether anybody has heard. So whoever asked is told
-/// that all know when this gateway has heard it itself, as one of them.
-pub(super) async fn revocations(bus: JetStreamBus, auth: Auth, loops: Loops) {
-    let mut asked = auth.announced().await;
-    loop {
-        let heard = bus.control_on(REVOKE).await;
-        let Ok(mut heard) = heard else {
-            tokio::select! {
-                () = loops.stops.fanout.cancelled() => return,
-                () = tokio::time::sleep(RETRY_PAUSE) => continue,
-            }
-        };
-        let mut under_way: Vec<(Bytes, oneshot::Sender<()>)> = Vec::new();
-        loop {
-            tokio::select! {
-                () = loops.stops.fanout.cancelled() => return,
-                Some(Announcement { revocation, told }) = asked.recv() => {
-                    let body = Bytes::from(revocation.to_json().to_string());
-                    // Each is awaited by a request; there are no more than those.
-                    under_way.retain(|(_, told)| !told.is_closed());
-                    match bus.publish_control(REVOKE, body.clone()).await {
-                        Ok(()) => under_way.push((body, told)),
-                        Err(err) => {
-                            warn!(error = %err, "a revocation holds on this gateway alone: repeat it");
-                        }
-                    }
-                }
-                told = heard.next() => match told {
-                    Some(body) => match revocation(&auth, &body) {
-                        Some(revocation) => {
-                            auth.revoke(&revocation);
-                            for (_, told) in under_way.extract_if(.., |(sent, _)| *sent == body) {
-                                // Who has gone meanwhile need not be told.
-                                let _ = told.send(());
-                            }
-                        }
-                        None => warn!("what was told on the control subject revoke is no revocation, or one of tokens that are over"),
-                    },
-                    None => break,
-                },
-            }
-        }
-    }
-}
-
-fn revocation(auth: &Auth, body: &[u8]) -> Option<Revocation> {
-    let fits = body.len() <= MAX_REVOCATION_BYTES;
-    let body = fits.then(|| serde_json::from_slice(body).ok())??;
-    auth.revocation(&body).ok()
 }

@@ -7,6 +7,7 @@
 //! there is a new one, twice a minute at the most.
 
 mod algorithm;
+mod announcement;
 mod answers;
 mod claims;
 mod fetch;
@@ -25,12 +26,10 @@ mod url;
 use std::{fmt, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value as Json};
-use tokio::{
-    sync::{Mutex, MutexGuard, mpsc, oneshot},
-    time::timeout,
-};
+use tokio::sync::{Mutex, mpsc};
 
 pub use algorithm::Algorithm;
+pub use announcement::Announcement;
 pub use claims::Rules;
 pub use fixed::FixedToken;
 pub use grants::Grant;
@@ -53,12 +52,6 @@ use revoked::Revoked;
 
 /// When who could not be judged may try again.
 pub const RETRY_AFTER_MS: u32 = 5000;
-
-/// Revocations on their way to other gateways.
-const ANNOUNCED: usize = 256;
-
-/// How long a revocation may be on its way: it is some milliseconds, and somebody waits for it.
-const ANNOUNCING: Duration = Duration::from_secs(3);
 
 /// What is judged, and by what.
 #[derive(Debug, Clone, Default)]
@@ -87,8 +80,6 @@ pub struct Settings {
     pub token_bytes: usize,
     /// How long a revocation is kept: as long as a token may live.
     pub keep_revoked: Duration,
-    /// Whether there may be other gateways, which are to be told of revocations.
-    pub others: bool,
 }
 
 /// Why nothing can be judged.
@@ -137,18 +128,8 @@ struct Inner {
     revoked: Revoked,
     grants: Grants,
     metrics: Metrics,
-    /// None where there are no other gateways.
-    announce: Option<mpsc::Sender<Announcement>>,
+    announce: mpsc::Sender<Announcement>,
     announced: Mutex<mpsc::Receiver<Announcement>>,
-}
-
-/// A revocation that all gateways are to be told of.
-#[derive(Debug)]
-pub struct Announcement {
-    /// What they are told.
-    pub revocation: Revocation,
-    /// Said when it is certain to be on its way to them; dropped where it cannot be.
-    pub told: oneshot::Sender<()>,
 }
 
 /// What can be said at once.
@@ -171,7 +152,7 @@ impl Auth {
         let keep = settings.forward_cache;
         let forward = settings.forward_url;
         let forward = forward.map(|url| Forward::new(url, leeway, keep, metrics.clone()));
-        let (announce, announced) = mpsc::channel(ANNOUNCED);
+        let (announce, announced) = mpsc::channel(announcement::WAITING);
         Ok(Self(Arc::new(Inner {
             anonymous: settings.anonymous,
             fixed: Fixed::new(settings.tokens),
@@ -188,7 +169,7 @@ impl Auth {
             revoked: Revoked::new(settings.keep_revoked, leeway, metrics.clone()),
             grants: Grants::default(),
             metrics,
-            announce: settings.others.then_some(announce),
+            announce,
             announced: Mutex::new(announced),
         })))
     }
@@ -263,53 +244,6 @@ impl Auth {
         let inner = &self.0;
         let everybody = !self.judges() || (inner.anonymous && inner.publish.is_empty());
         everybody || has(identity, &inner.publish) || self.is_operator(identity)
-    }
-
-    /// Reads a revocation, as [`Revocation::read`], that still ends something.
-    ///
-    /// # Errors
-    /// What is needed instead.
-    pub fn revocation(&self, body: &Map<String, Json>) -> Result<Revocation, &'static str> {
-        let revocation = Revocation::read(body)?;
-        match self.0.revoked.is_over(&revocation) {
-            true => Err("until: a time to come, at which the last of the tokens ends"),
-            false => Ok(revocation),
-        }
-    }
-
-    /// Takes a revocation in: whom it concerns is told now, and refused from now on.
-    pub fn revoke(&self, revocation: &Revocation) {
-        let inner = &self.0;
-        inner.revoked.add(revocation);
-        let ended = inner
-            .grants
-            .end(revocation, |who| inner.revoked.covers(who));
-        inner.metrics.auth.revoked();
-        tracing::info!(sessions = ended, "revoked");
-    }
-
-    /// The same, and on all other gateways that there are.
-    ///
-    /// Returns whether they are told; where not, it holds here alone. That takes some seconds at the most.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: it holds here, and the others may be told.
-    pub async fn revoke_everywhere(&self, revocation: Revocation) -> bool {
-        self.revoke(&revocation);
-        let Some(announce) = &self.0.announce else {
-            return true;
-        };
-        let (told, is_told) = oneshot::channel();
-        let announcement = Announcement { revocation, told };
-        match announce.try_send(announcement) {
-            Ok(()) => matches!(timeout(ANNOUNCING, is_told).await, Ok(Ok(()))),
-            Err(_) => false,
-        }
-    }
-
-    /// What others are to be told, for the one who tells them.
-    pub async fn announced(&self) -> MutexGuard<'_, mpsc::Receiver<Announcement>> {
-        self.0.announced.lock().await
     }
 
     /// Keeps the issuer's keys up to date, for ever; returns where there is none.

@@ -1,5 +1,6 @@
 //! What was revoked: by subject, which ends everything that was said of somebody until then, or by token
-//! id. In memory, for as long as a token may live, and never more than so many.
+//! id. In memory, for as long as a token may live, and never more than so many. To take the same one in
+//! again changes nothing.
 
 use std::{
     collections::HashMap,
@@ -117,38 +118,44 @@ impl Revoked {
         }
     }
 
-    /// Whether one ends before it begins: no token that it could concern holds any more.
-    pub fn is_over(&self, revocation: &Revocation) -> bool {
-        let until = revocation.until.map(|until| until + self.leeway);
-        until.is_some_and(|until| until <= SystemTime::now())
+    /// Until when one is kept that was said `at` that time.
+    pub fn until(&self, revocation: &Revocation, at: SystemTime) -> SystemTime {
+        match revocation.until {
+            Some(until) => until + self.leeway,
+            None => at + self.keep,
+        }
     }
 
-    /// Takes one in, from now on.
-    pub fn add(&self, revocation: &Revocation) {
-        let at = SystemTime::now();
+    /// Whether no token holds any more that one could concern which was said `at` that time.
+    pub fn is_over(&self, revocation: &Revocation, at: SystemTime) -> bool {
+        self.until(revocation, at) <= SystemTime::now()
+    }
+
+    /// Takes one in that was said `at` that time.
+    pub fn add(&self, revocation: &Revocation, at: SystemTime) {
         let entry = Entry {
             at,
-            until: match revocation.until {
-                Some(until) => until + self.leeway,
-                None => at + self.keep,
-            },
+            until: self.until(revocation, at),
         };
         let mut lists = self.lists.write().unwrap_or_else(PoisonError::into_inner);
-        if lists.len() >= MAX_KEPT {
-            lists.retain(|entry| entry.until > at);
-        }
-        if lists.len() >= MAX_KEPT {
-            lists.forget_first();
-            self.metrics.auth.forgot_revocation();
+        // Who is there needs no room: all of them come again when what is kept is read again.
+        if lists.len() >= MAX_KEPT && !lists.has(&revocation.whom) {
+            let now = SystemTime::now();
+            lists.retain(|entry| entry.until > now);
+            if lists.len() >= MAX_KEPT {
+                lists.forget_first();
+                self.metrics.auth.forgot_revocation();
+            }
         }
         let (list, name) = match &revocation.whom {
             Whom::Subject(subject) => (&mut lists.subjects, subject),
             Whom::TokenId(id) => (&mut lists.token_ids, id),
         };
-        let until = list.get(name).map(|before| before.until);
+        // Earlier ones may come later, when what is kept is read again.
+        let before = list.get(name).copied().unwrap_or(entry);
         let entry = Entry {
-            until: entry.until.max(until.unwrap_or(entry.until)),
-            ..entry
+            at: entry.at.max(before.at),
+            until: entry.until.max(before.until),
         };
         list.insert(name.clone(), entry);
     }
@@ -178,6 +185,13 @@ impl Lists {
         self.subjects.len() + self.token_ids.len()
     }
 
+    fn has(&self, whom: &Whom) -> bool {
+        match whom {
+            Whom::Subject(subject) => self.subjects.contains_key(subject),
+            Whom::TokenId(id) => self.token_ids.contains_key(id),
+        }
+    }
+
     fn retain(&mut self, stays: impl Fn(&Entry) -> bool) {
         self.subjects.retain(|_, entry| stays(entry));
         self.token_ids.retain(|_, entry| stays(entry));
@@ -201,6 +215,11 @@ mod tests {
 
     fn identity(claims: Json) -> Identity {
         Identity::new(claims.as_object().unwrap().clone(), None)
+    }
+
+    /// Takes one in now.
+    fn add(revoked: &Revoked, body: Json) {
+        revoked.add(&revocation(body).unwrap(), SystemTime::now());
     }
 
     fn revoked() -> Revoked {
@@ -239,7 +258,7 @@ mod tests {
         let revoked = revoked();
         let ann = identity(json!({ "sub": "ann", "jti": "t1" }));
         assert!(!revoked.covers(&ann));
-        revoked.add(&revocation(json!({ "sub": "ann" })).unwrap());
+        add(&revoked, json!({ "sub": "ann" }));
         assert!(revoked.covers(&ann));
         assert!(revoked.covers(&ann.clone().issued_at(SystemTime::UNIX_EPOCH)));
         let later = SystemTime::now() + Duration::from_secs(1);
@@ -249,15 +268,40 @@ mod tests {
     }
 
     #[test]
+    fn to_read_one_again_ends_nothing_that_was_said_since() {
+        let revoked = revoked();
+        let now = SystemTime::now();
+        let before = |seconds| now - Duration::from_secs(seconds);
+        let ann = |issued| identity(json!({ "sub": "ann" })).issued_at(issued);
+        let one = revocation(json!({ "sub": "ann" })).unwrap();
+        for _ in 0..2 {
+            revoked.add(&one, before(20));
+            assert!(revoked.covers(&ann(before(20))) && !revoked.covers(&ann(before(19))));
+        }
+        // A second one, and then both again from the beginning.
+        for at in [10, 20, 10] {
+            revoked.add(&one, before(at));
+            assert!(revoked.covers(&ann(before(10))) && !revoked.covers(&ann(before(9))));
+        }
+        // What was said so long ago that no token is left of then.
+        let other = revocation(json!({ "sub": "bob" })).unwrap();
+        revoked.add(&other, before(61));
+        assert!(!revoked.covers(&identity(json!({ "sub": "bob" }))));
+    }
+
+    #[test]
     fn it_is_kept_as_long_as_a_token_holds_that_ends_then() {
         let leeway = Duration::from_secs(30);
         let revoked = Revoked::new(Duration::from_secs(60), leeway, Metrics::default());
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.unwrap().as_secs();
         let until = |until: u64| revocation(json!({ "jti": "t1", "until": until })).unwrap();
-        assert!(revoked.is_over(&until(now - 31)) && !revoked.is_over(&until(now - 20)));
-        assert!(!revoked.is_over(&revocation(json!({ "jti": "t1" })).unwrap()));
-        revoked.add(&until(now - 20));
+        let at = SystemTime::now();
+        assert!(revoked.is_over(&until(now - 31), at) && !revoked.is_over(&until(now - 20), at));
+        let open = revocation(json!({ "jti": "t1" })).unwrap();
+        assert!(!revoked.is_over(&open, at));
+        assert!(revoked.is_over(&open, at - Duration::from_secs(60)));
+        revoked.add(&until(now - 20), SystemTime::now());
         assert!(revoked.covers(&identity(json!({ "sub": "ann", "jti": "t1" }))));
         let half = revocation(json!({ "jti": "t1", "until": 7.25 })).unwrap();
         assert_eq!(half.to_json()["until"], 8);
@@ -266,7 +310,7 @@ mod tests {
     #[test]
     fn a_token_is_over_and_its_subject_is_not() {
         let revoked = revoked();
-        revoked.add(&revocation(json!({ "jti": "t1" })).unwrap());
+        add(&revoked, json!({ "jti": "t1" }));
         let later = SystemTime::now() + Duration::from_secs(1);
         let of = |id: &str| identity(json!({ "sub": "ann", "jti": id })).issued_at(later);
         assert!(revoked.covers(&of("t1")) && !revoked.covers(&of("t2")));
@@ -278,20 +322,21 @@ mod tests {
         let revoked = Revoked::new(Duration::from_secs(3600), Duration::ZERO, metrics.clone());
         // Over as soon as it is there, so that it makes room by itself.
         for id in 0..MAX_KEPT {
-            revoked.add(&revocation(json!({ "jti": id, "until": 1 })).unwrap());
+            add(&revoked, json!({ "jti": id, "until": 1 }));
         }
-        revoked.add(&revocation(json!({ "sub": "ann" })).unwrap());
+        add(&revoked, json!({ "sub": "ann" }));
         assert_eq!(revoked.lists.read().unwrap().len(), 1);
         for id in 1..MAX_KEPT {
             let until = 4_000_000_000_u64 + id as u64;
-            revoked.add(&revocation(json!({ "jti": id, "until": until })).unwrap());
+            add(&revoked, json!({ "jti": id, "until": until }));
         }
-        revoked.add(&revocation(json!({ "sub": "bob" })).unwrap());
+        add(&revoked, json!({ "sub": "bob" }));
+        // When all of them are read again nobody must go for one that is there.
+        for id in 1..MAX_KEPT {
+            add(&revoked, json!({ "jti": id }));
+        }
         assert_eq!(revoked.lists.read().unwrap().len(), MAX_KEPT);
-        assert!(
-            metrics
-                .to_text()
-                .contains("rowcast_revocations_forgotten_total 1")
-        );
+        let text = metrics.to_text();
+        assert!(text.contains("rowcast_revocations_forgotten_total 1"));
     }
 }

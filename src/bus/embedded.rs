@@ -2,25 +2,26 @@
 //! each commit is an fsync, and readers follow it by offset.
 
 mod log;
+mod revoked;
 
 use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::log::Log;
-use super::{Bus, Chunk, Durability, Head, PublishError, Published, ReadError};
+use super::{Bus, Chunk, Durability, Head, KeptRevocation, PublishError, Published, ReadError};
 use crate::{
     event::{Batch, Delivery},
     position::{Checkpoint, Position},
 };
 
-/// Batches that wait for the writer. It takes all that wait in one commit, so that a slow disk
+/// What waits for the writer: batches, for the most part. It takes all that wait in one commit, so that a slow disk
 /// makes the commits larger and not the queue longer.
 const WRITER_QUEUE: usize = 256;
 
@@ -64,7 +65,7 @@ const MARKS: usize = 256;
 /// A [`Bus`] in this process, durable in its own file.
 #[derive(Debug, Clone)]
 pub struct EmbeddedBus {
-    writer: mpsc::Sender<Publish>,
+    writer: mpsc::Sender<Order>,
     head: watch::Receiver<Head>,
     reader: Arc<Mutex<Log>>,
     /// Where answers to marks are told.
@@ -77,9 +78,17 @@ pub struct EmbeddedBus {
 /// Answers to marks on their way to their reader.
 type Answers = mpsc::Sender<(Arc<str>, Position)>;
 
-struct Publish {
-    batch: Batch,
-    reply: oneshot::Sender<Result<Published, PublishError>>,
+/// What the writer is asked for.
+enum Order {
+    Publish {
+        batch: Batch,
+        reply: oneshot::Sender<Result<Published, PublishError>>,
+    },
+    Revoke {
+        revocation: KeptRevocation,
+        until: SystemTime,
+        reply: oneshot::Sender<Result<(), PublishError>>,
+    },
 }
 
 impl EmbeddedBus {
@@ -115,6 +124,40 @@ impl EmbeddedBus {
         })
     }
 
+    /// Keeps a revocation until that time, and waits until it is on the disk.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`]: keep it again, which does no harm.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it may be kept.
+    pub async fn keep_revocation(
+        &self,
+        revocation: KeptRevocation,
+        until: SystemTime,
+    ) -> Result<(), PublishError> {
+        let (reply, outcome) = oneshot::channel();
+        let order = Order::Revoke {
+            revocation,
+            until,
+            reply,
+        };
+        self.writer.send(order).await.map_err(|_| stopped())?;
+        outcome.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// The revocations that are kept, the oldest first.
+    ///
+    /// # Errors
+    /// [`ReadError::Unavailable`] only.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn revocations(&self) -> Result<Vec<KeptRevocation>, ReadError> {
+        self.blocking(|log| log.revoked().map_err(ReadError::Unavailable))
+            .await
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Log) -> Result<T, ReadError> + Send + 'static,
@@ -124,6 +167,10 @@ impl EmbeddedBus {
         task.await
             .unwrap_or_else(|err| Err(ReadError::Unavailable(err.into())))
     }
+}
+
+fn stopped() -> PublishError {
+    PublishError::Unavailable("the bus has stopped".into())
 }
 
 fn guard<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -173,16 +220,33 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 fn write_loop(
     log: &mut Log,
     config: &EmbeddedBusConfig,
-    mut queue: mpsc::Receiver<Publish>,
+    mut queue: mpsc::Receiver<Order>,
     head: &watch::Sender<Head>,
 ) {
     let mut waiting = Vec::new();
     let mut next_trim = std::time::Instant::now() + TRIM_INTERVAL;
     while queue.blocking_recv_many(&mut waiting, WRITER_QUEUE) > 0 {
-        let (batches, replies): (Vec<_>, Vec<_>) = waiting
-            .drain(..)
-            .map(|publish| (publish.batch, publish.reply))
-            .unzip();
+        let (mut batches, mut replies) = (Vec::new(), Vec::new());
+        let (mut revoked, mut revokers) = (Vec::new(), Vec::new());
+        for order in waiting.drain(..) {
+            match order {
+                Order::Publish { batch, reply } => {
+                    batches.push(batch);
+                    replies.push(reply);
+                }
+                Order::Revoke {
+                    revocation,
+                    until,
+                    reply,
+                } => {
+                    revoked.push((revocation, until));
+                    revokers.push(reply);
+                }
+            }
+        }
+        if !revoked.is_empty() {
+            keep(log, &revoked, revokers);
+        }
         let outcomes = log.append(&batches);
         tell(log, head);
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
@@ -199,6 +263,20 @@ fn write_loop(
             }
             tell(log, head);
         }
+    }
+}
+
+/// Keeps revocations, and says so to those who asked for it.
+fn keep(
+    log: &mut Log,
+    revoked: &[(KeptRevocation, SystemTime)],
+    revokers: Vec<oneshot::Sender<Result<(), PublishError>>>,
+) {
+    let kept = log.keep_revoked(revoked).map_err(|err| err.to_string());
+    for reply in revokers {
+        let kept = kept.clone();
+        // Who asked may have gone.
+        let _ = reply.send(kept.map_err(|err| PublishError::Unavailable(err.into())));
     }
 }
 
@@ -226,9 +304,8 @@ impl Bus for EmbeddedBus {
 
     async fn publish(&self, batch: Batch) -> Result<Published, PublishError> {
         let (reply, outcome) = oneshot::channel();
-        let stopped = || PublishError::Unavailable("the bus has stopped".into());
         let marks = batch.marks.clone();
-        let sent = self.writer.send(Publish { batch, reply }).await;
+        let sent = self.writer.send(Order::Publish { batch, reply }).await;
         sent.map_err(|_| stopped())?;
         let stored = outcome.await.unwrap_or_else(|_| Err(stopped()))?;
         self.answer(&marks).await;

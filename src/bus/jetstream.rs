@@ -19,6 +19,7 @@ mod pull;
 mod range;
 mod read;
 mod record;
+mod revocations;
 mod status;
 mod stream;
 mod writer;
@@ -33,7 +34,11 @@ use std::{
 use futures_util::Stream;
 use tokio::sync::{Mutex, Semaphore};
 
-pub use self::{connect::ConnectError, outgoing::header_text};
+pub use self::{
+    connect::ConnectError,
+    outgoing::header_text,
+    revocations::{REVOKE, Revocations, Told, Untold},
+};
 use self::{connect::Connection, follow::Follower, look::Look, stream::Ready, writer::Claim};
 use super::{Bus, Chunk, DeadLetters, Durability, Head, PublishError, Published, ReadError};
 use crate::{
@@ -71,7 +76,9 @@ pub struct JetStreamConfig {
     pub keep: Duration,
     /// The most bytes of events retained.
     pub max_bytes: u64,
-    /// Whether a producer may create the stream and change its limits.
+    /// How long revocations are kept.
+    pub keep_revoked: Duration,
+    /// Whether a producer may create the streams and change their limits.
     pub manage: bool,
     /// The topics' names. An application's event of another one is a dead letter; none means
     /// that any will do.
@@ -96,6 +103,7 @@ impl Default for JetStreamConfig {
             replicas: 1,
             keep: Duration::from_secs(24 * 3600),
             max_bytes: 8 << 30,
+            keep_revoked: Duration::from_hours(30 * 24),
             manage: true,
             types: Vec::new(),
             fingerprints: Vec::new(),
@@ -173,6 +181,8 @@ pub struct Names {
     events: String,
     dead: String,
     dead_stream: String,
+    revoke: String,
+    revoked_stream: String,
     prefix: String,
 }
 
@@ -186,6 +196,8 @@ impl Names {
             events: format!("{prefix}.event.>"),
             dead: format!("{prefix}.dlq.>"),
             dead_stream: format!("{stream}_DLQ"),
+            revoke: format!("{prefix}.control.{REVOKE}"),
+            revoked_stream: format!("{stream}_REVOKED"),
             prefix: prefix.to_owned(),
             stream,
         }

@@ -3,8 +3,9 @@
 pub mod embedded;
 pub mod jetstream;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::SystemTime};
 
+use bytes::Bytes;
 use futures_util::{Stream, stream};
 
 use crate::{
@@ -124,6 +125,16 @@ pub struct DeadLetter {
     pub size: usize,
     /// Its body's first [`LETTER_CHARS`] characters; what is no UTF-8 is replaced.
     pub text: String,
+}
+
+/// A revocation as it is kept beside the events, for gateways that start. What it says is nothing to the
+/// bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRevocation {
+    /// When it was said: of a stream when it was stored.
+    pub at: SystemTime,
+    /// What was said.
+    pub body: Bytes,
 }
 
 /// The most characters of a [`DeadLetter`] that are read out.

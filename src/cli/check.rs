@@ -98,7 +98,7 @@ async fn findings(config: &Config) -> Vec<Finding> {
 /// they are needed.
 fn auth(config: &Config) -> Vec<Finding> {
     let (auth, listen) = (&config.auth, &config.server.listen);
-    let mut findings = match config.auth_settings(false) {
+    let mut findings = match config.auth_settings() {
         Err(err) => vec![Finding::NoAuth(err)],
         Ok(settings) if auth.judges() => {
             let algorithms = settings.algorithms.iter().map(|one| one.as_str());
@@ -177,7 +177,9 @@ async fn nats(config: &Config, servers: &Servers) -> Vec<Finding> {
         Ok(bus) => bus,
         Err(err) => return vec![no_bus(&err)],
     };
-    let mut findings = vec![match bus.head().await {
+    let head = bus.head().await;
+    let begun = head.is_ok();
+    let mut findings = vec![match head {
         Ok(head) => Finding::Fine(format!("bus: {servers}, at {}", head.position)),
         // The server answers: nothing has been declared yet, which is a producer's business.
         Err(err) if JetStreamBus::is_only_new(&err) => {
@@ -212,7 +214,29 @@ async fn nats(config: &Config, servers: &Servers) -> Vec<Finding> {
                 .to_owned(),
         ),
     });
+    if begun && config.auth.judges() {
+        findings.push(revocations(config, &bus).await);
+    }
     findings
+}
+
+/// Whether a gateway that starts knows what was revoked before.
+async fn revocations(config: &Config, bus: &JetStreamBus) -> Finding {
+    let wanted = config.auth.keep_revoked;
+    match bus.keeps_revocations().await {
+        Ok(Some(kept)) if kept < wanted => Finding::Warning(format!(
+            "bus: revocations are kept for {} ms, and auth.keep_revoked_ms is {}; give the producer \
+             the same configuration",
+            kept.as_millis(),
+            wanted.as_millis()
+        )),
+        Ok(_) => Finding::Fine("bus: revocations are kept".to_owned()),
+        Err(err) => Finding::Warning(format!(
+            "bus: revocations are not kept, and a gateway that starts does not know of those before: \
+             {err}; `rowcast produce` of this version makes the stream, and nats/server.conf has who must \
+             be let read it"
+        )),
+    }
 }
 
 fn no_bus(err: &impl std::fmt::Display) -> Finding {

@@ -63,8 +63,8 @@ pub struct Auth {
     /// Claims with which somebody may publish events, beside operators. Default nobody's, unless who brings no
     /// token is admitted: what somebody may see is not his to tell the others.
     pub publish: Map<String, Json>,
-    /// How long a revocation is kept, in ms. Default 2,592,000,000, thirty days: longer than tokens for
-    /// browsers should live.
+    /// How long a revocation is kept, in ms; on NATS as long as the producer is told. Default 2,592,000,000,
+    /// thirty days: longer than tokens for browsers should live.
     #[serde(
         rename = "keep_revoked_ms",
         deserialize_with = "millis::<60_000, 31_536_000_000, _>"
@@ -177,12 +177,11 @@ impl Config {
         }
     }
 
-    /// By what tokens are judged; a file with a key is read now. `others` says whether there may be other
-    /// gateways.
+    /// By what tokens are judged; a file with a key is read now.
     ///
     /// # Errors
     /// [`ConfigError`] where the key is none, or an algorithm is allowed for which there is no key.
-    pub fn auth_settings(&self, others: bool) -> Result<Settings, ConfigError> {
+    pub fn auth_settings(&self) -> Result<Settings, ConfigError> {
         let auth = &self.auth;
         let keys: Vec<Key> = self.auth_key()?.into_iter().collect();
         let of_issuer = |one: &Algorithm| auth.jwks_url.is_some() && one.is_public();
@@ -223,7 +222,6 @@ impl Config {
             publish: auth.publish.clone(),
             token_bytes: self.limits.token_bytes,
             keep_revoked: auth.keep_revoked,
-            others,
             keys,
         })
     }

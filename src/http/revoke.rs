@@ -14,9 +14,9 @@ use crate::{
     protocol::{ErrorCode, Failure},
 };
 
-/// What is said where NATS does not take it.
+/// What is said where it is not kept.
 const ALONE: &str = "it holds on this gateway alone: repeat it; if that does not help, \
-    its NATS user lacks a permission of nats/server.conf";
+    the gateway's log says what is in the way";
 
 /// `POST /api/revoke`, with `{"sub":…}` or `{"jti":…}`. For operators alone: where nobody is one it is
 /// as forbidden as anything.
@@ -37,7 +37,7 @@ impl Edge {
         let body =
             answer::json_object(request, self.body_timeout, &self.gateway.config.json).await?;
         let revocation = auth.revocation(&body).map_err(Failure::param)?;
-        match auth.revoke_everywhere(revocation).await {
+        match auth.revoke_for_good(revocation).await {
             true => Ok(()),
             false => Err(Failure {
                 detail: Some(ALONE),

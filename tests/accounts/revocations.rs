@@ -1,5 +1,5 @@
-//! Revocations on the shipped accounts: one gateway is asked, all of them do it, and one that may not tell the
-//! others does not say that it has.
+//! Revocations on the shipped accounts: one gateway is asked, all of them do it, one that starts again knows of
+//! it, and one that may not tell the others does not say that it has.
 
 use serde_json::{Value as Json, json};
 
@@ -15,7 +15,8 @@ use crate::{
 /// A site whose gateways judge tokens.
 fn guarded(nats: Nats) -> Site {
     let mut site = Site::new(nats);
-    site.bus = format!("[auth]\nkey = \"{SECRET}\"\noperator = {{ role = \"admin\" }}\n");
+    site.bus =
+        format!("[auth]\nkey = \"{SECRET}\"\nleeway_ms = 0\noperator = {{ role = \"admin\" }}\n");
     site
 }
 
@@ -42,6 +43,12 @@ async fn status(server: &Server, token: &str) -> u16 {
     let asked = reqwest::Client::new().get(server.url("/api/topics"));
     let answer = asked.header("token", token).send().await.unwrap();
     answer.status().as_u16()
+}
+
+/// Waits until a log says something.
+async fn says(log: impl Fn() -> String, text: &str) {
+    let said = async || log().replace('\\', "").contains(text).then_some(());
+    wait_until(text, said).await;
 }
 
 fn ann() -> String {
@@ -91,6 +98,96 @@ async fn a_gateway_that_may_not_tell_the_others_says_so() {
     wait_until("the log to say so", async || {
         let log = gateways[0].log().replace('\\', "");
         log.contains(named).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_started_again_knows_what_the_operator_has_revoked() {
+    let site = guarded(Nats::with(shipped()));
+    let producer = site.producer();
+    ready(&producer).await;
+    let [mut gateway, _other] = gateways(&site).await;
+    let ann = ann();
+    gateway.kill();
+    // By hand, with the proof that it is kept.
+    let operator = site.client("operator").await;
+    let js = async_nats::jetstream::new(operator.clone());
+    let said = js.publish("rowcast.control.revoke", "{\"sub\":\"ann\"}".into());
+    let kept = said.await.unwrap().await.unwrap();
+    assert_eq!((&*kept.stream, kept.sequence), ("ROWCAST_REVOKED", 1));
+    gateway.restart();
+    assert_eq!(status(&gateway, &ann).await, 401);
+    let (over, later) = (now(), json!({ "sub": "ann", "exp": now() + 600 }));
+    let later = wait_until("the next second", async || {
+        let mut claims = later.clone();
+        claims["iat"] = now().into();
+        (now() > over).then(|| hs256(&claims))
+    });
+    assert_eq!(status(&gateway, &later.await).await, 200);
+    // He sees what is kept, and takes nothing of it back.
+    let get = "$JS.API.STREAM.MSG.GET.ROWCAST_REVOKED";
+    let found = operator.request(get, "{\"seq\":1}".into()).await.unwrap();
+    let found: Json = serde_json::from_slice(&found.payload).unwrap();
+    assert_eq!(found["message"]["subject"], "rowcast.control.revoke");
+    let mut config = js.get_stream("ROWCAST_REVOKED").await.unwrap();
+    let mut config = config.info().await.unwrap().config.clone();
+    (config.deny_delete, config.deny_purge) = (false, false);
+    assert!(js.update_stream(config).await.is_err());
+    let checked = site.run("gateway", &["check"]);
+    let said = "bus: revocations are kept\n";
+    assert!(checked.stdout.contains(said), "{}", checked.stdout);
+    assert!(!gateway.log().contains("may not"), "{}", gateway.log());
+    assert!(!producer.log().contains("may not"), "{}", producer.log());
+}
+
+/// An older nats/server.conf: nobody may make the stream, or read it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_permissions_of_the_stream_all_goes_on_as_before_and_they_are_named() {
+    let (nats, _folder) = without(&["ROWCAST_REVOKED"]);
+    let site = guarded(nats);
+    let producer = site.producer();
+    ready(&producer).await;
+    let gateways = gateways(&site).await;
+    for text in [
+        "revocations are not kept",
+        "may not publish to \"$JS.API.STREAM.INFO.ROWCAST_REVOKED\"",
+    ] {
+        says(|| producer.log(), text).await;
+        says(|| gateways[0].log(), text).await;
+    }
+    let ann = ann();
+    let mut socket = opened(&gateways[1], &[("token", &ann)]).await;
+    let asked = socket.ask(json!({ "type": "sys:ping", "rid": 1 })).await;
+    assert_eq!(asked["type"], "sys:pong");
+    let (code, told) = revoke(&gateways[0], json!({ "sub": "ann" })).await;
+    assert_eq!(code, 202, "{told}");
+    assert_eq!(socket.closed().await.code, 4401);
+    let checked = site.run("gateway", &["check"]);
+    let said = "warning bus: revocations are not kept";
+    assert!(checked.stdout.contains(said), "{}", checked.stdout);
+    assert_eq!(checked.code, 0, "{}", checked.stdout);
+}
+
+/// A gateway that may look at the stream and not follow it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_may_not_follow_the_stream_says_so_and_hears_what_is_revoked() {
+    let (nats, _folder) = without(&["$JS.API.CONSUMER.MSG.NEXT.ROWCAST_REVOKED"]);
+    let site = guarded(nats);
+    let producer = site.producer();
+    ready(&producer).await;
+    let operator = site.client("operator").await;
+    let js = async_nats::jetstream::new(operator);
+    let said = js.publish("rowcast.control.revoke", "{\"sub\":\"bob\"}".into());
+    said.await.unwrap().await.unwrap();
+    let gateways = gateways(&site).await;
+    let named = "may not publish to \"$JS.API.CONSUMER.MSG.NEXT.ROWCAST_REVOKED.*\"";
+    says(|| gateways[0].log(), named).await;
+    let ann = ann();
+    let (code, told) = revoke(&gateways[0], json!({ "sub": "ann" })).await;
+    assert_eq!(code, 202, "{told}");
+    wait_until("the other to have heard it", async || {
+        (status(&gateways[1], &ann).await == 401).then_some(())
     })
     .await;
 }

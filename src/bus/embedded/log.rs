@@ -23,7 +23,7 @@ const TABLES: &str = include_str!("../../../migrations/bus.sql");
 /// A connection to the file.
 #[derive(Debug)]
 pub struct Log {
-    conn: Connection,
+    pub(super) conn: Connection,
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -154,6 +154,15 @@ impl Connection {
         self.link.borrow().refusals.lately()
     }
 
+    /// Waits until the server refuses something that names a stream, or has refused it lately.
+    pub async fn refused(&self, stream: &str) {
+        let mut link = self.link.clone();
+        let refused = link.wait_for(|link| link.refusals.name(stream));
+        if refused.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until the connection of `generation` is lost: what was asked over it is not answered.
     pub async fn lost(&self, generation: u64) {
         let mut link = self.link.clone();

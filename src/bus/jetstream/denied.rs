@@ -60,6 +60,12 @@ impl Refusals {
         Refusal::New(what)
     }
 
+    /// Whether something was refused lately with this word in its subject.
+    pub fn name(&self, word: &str) -> bool {
+        let mut fresh = self.0.iter().filter(|(_, at)| at.elapsed() < FRESH);
+        fresh.any(|(what, _)| what.split(['.', '"']).any(|other| other == word))
+    }
+
     /// What was refused lately to who asked for something, as an error that stays the same while that
     /// does. That this user may not listen somewhere keeps nobody waiting.
     pub fn lately(&self) -> Option<Denied> {
@@ -164,6 +170,7 @@ mod tests {
             assert!(said.contains(part), "{said}");
         }
         assert_eq!(refusals.take("Maximum Connections Exceeded"), Refusal::None);
+        assert!(refusals.name("ROWCAST") && !refusals.name("ROWCAST_REVOKED"));
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Follower {
         } else {
             self.verify(&look).await?;
         }
-        let pull = Pull::open(&self.bus, self.looked + 1).await;
+        let pull = Pull::open(&self.bus, &self.bus.names.stream, self.looked + 1).await;
         self.pull = Some(pull.map_err(ReadError::Unavailable)?);
         self.checkpoint = None;
         let at_head = self.looked == look.stream_last && !self.holding;

@@ -31,7 +31,7 @@ const SILENCE: Duration = Duration::from_millis(2500);
 /// When the server forgets the consumer of a process that has gone.
 const FORGET: Duration = Duration::from_secs(30);
 
-/// Messages of the stream from one place on.
+/// Messages of a stream from one place on.
 #[derive(Debug)]
 pub struct Pull {
     client: Client,
@@ -48,8 +48,8 @@ pub struct Pull {
 pub type Pulled = (Stored, u64);
 
 impl Pull {
-    /// Follows the stream from `from` on.
-    pub async fn open(bus: &JetStreamBus, from: u64) -> Result<Self, Failure> {
+    /// Follows a stream from `from` on.
+    pub async fn open(bus: &JetStreamBus, stream: &str, from: u64) -> Result<Self, Failure> {
         let jetstream = bus.connection.jetstream()?;
         let generation = bus.connection.generation();
         let client = bus.connection.client()?.clone();
@@ -65,7 +65,7 @@ impl Pull {
             num_replicas: 1,
             ..Config::default()
         };
-        let made = jetstream.create_consumer_on_stream(config, &bus.names.stream);
+        let made = jetstream.create_consumer_on_stream(config, stream);
         made.await.map_err(silent)?;
         let inbox = client.new_inbox();
         let answers = client.subscribe(inbox.clone()).await?;
@@ -73,7 +73,7 @@ impl Pull {
             client,
             answers,
             inbox,
-            subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{name}", bus.names.stream),
+            subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
             due: 0,
             generation,
         })

@@ -90,6 +90,7 @@ impl JetStreamBus {
         };
         if manages {
             self.ensure_dead_letters().await?;
+            self.ensure_revocations().await?;
         }
         let known = Ready {
             generation,

@@ -10,7 +10,7 @@ fn answers_are_kept_for_a_moment_at_the_most_and_only_where_somebody_is_asked() 
     };
     let url = "forward_url = \"http://127.0.0.1:8000/who/\"\n";
     let config = read(&format!("{url}forward_cache_ms = 5000")).unwrap();
-    let settings = config.auth_settings(false).unwrap();
+    let settings = config.auth_settings().unwrap();
     assert_eq!(settings.forward_cache, Duration::from_secs(5));
     assert!(read(url).unwrap().auth.forward_cache.is_zero());
     for wrong in [
@@ -43,7 +43,7 @@ fn who_may_connect_can_be_said_in_the_environment_and_is_never_shown() {
     assert_eq!(auth.audience, ["a", "b"]);
     assert_eq!(auth.tokens[0].claims["Ward"], 3);
     assert_eq!(auth.operator["Role"], "admin");
-    let settings = config.auth_settings(false).unwrap();
+    let settings = config.auth_settings().unwrap();
     assert_eq!(settings.algorithms, [crate::auth::Algorithm::Hs256]);
     for shown in [format!("{config:?}"), format!("{settings:?}")] {
         assert!(!shown.contains(secret) && !shown.contains(hash), "{shown}");
