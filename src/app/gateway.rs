@@ -14,7 +14,7 @@ use super::{
 use crate::{
     auth::Auth,
     bus::{Bus, Head, ReadError, embedded::EmbeddedBus, jetstream::Role},
-    callers::Identities,
+    callers::{Identities, Rate},
     config::{BusUrl, Config, ConfigError, DatabaseUrl, Server},
     fanout::{self, Pages},
     groups::Group,
@@ -25,7 +25,7 @@ use crate::{
     position::Position,
     protocol::{GROUP, JsonLimits},
     ring::Ring,
-    session::{Filters, Gateway, Lanes, Rate, SessionConfig},
+    session::{Filters, Gateway, Lanes, SessionConfig},
     source::sqlite::Waker,
     store::demo::{self as demo_tables, DemoWriter},
     topic::Topics,

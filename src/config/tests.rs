@@ -43,7 +43,9 @@ fn the_example_says_what_the_documentation_of_the_settings_says() {
     assert_eq!(server.ring_max_bytes, 64 * 1024 * 1024);
     assert_eq!(server.max_connections, 10_000);
     assert_eq!(server.spare_connections, 2_000);
-    assert_eq!(server.max_connections_per_address, 10_000_000);
+    assert_eq!(server.max_connections_per_address, 100);
+    assert_eq!(server.accepts_per_second, 500);
+    assert_eq!((server.max_head_bytes, server.max_headers), (8192, 64));
     assert_eq!(server.max_connections_per_identity, 20);
     assert!(!server.compression);
     assert_eq!(server.head_timeout, Duration::from_secs(10));

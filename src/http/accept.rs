@@ -21,6 +21,7 @@ use super::{
     connection::{Caller, Life},
     farewell,
     peer::Peer,
+    refusals::{Refusal, Refusals},
     tls::Tls,
     who::Whence,
 };
@@ -47,7 +48,7 @@ const UNSENT_BYTES: u32 = 128 * 1024;
 /// What a listener admits, and what it shows.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// How many connections.
+    /// How many connections, and how fast they may come.
     pub room: Room,
     /// How long a connection may take until a request's head is complete, from being accepted or from
     /// the answer before it. With TLS the agreement on that is within it.
@@ -55,7 +56,7 @@ pub struct Terms {
     /// How long a client may take nothing of an answer that waits for it.
     pub write_timeout: Duration,
     /// The longest head of a request, cookies of others on the same host included; a longer one is
-    /// answered with 431. 8 KiB at the least.
+    /// answered with 431. 8 KiB at the least, for hyper takes no less.
     pub head_bytes: usize,
     /// The most headers of a request; one with more is answered with 431.
     pub headers: usize,
@@ -79,10 +80,11 @@ pub(super) struct Shared {
     pub(super) head_bytes: usize,
     pub(super) headers: usize,
     pub(super) hosts: Hosts,
-    proxies: Proxies,
+    pub(super) proxies: Proxies,
     tls: Option<Tls>,
     face: Face,
     callers: Callers,
+    pub(super) refusals: Refusals,
     connections: TaskTracker,
     farewells: Arc<Semaphore>,
     /// What is told where there is no room, a whole response.
@@ -103,6 +105,7 @@ pub async fn serve(listener: TcpListener, door: Door, terms: Terms, stop: Cancel
         tls: terms.tls,
         face: terms.face,
         callers: Callers::new(terms.room, door.metrics().clone()),
+        refusals: Refusals::default(),
         connections: TaskTracker::new(),
         farewells: Arc::new(Semaphore::new(FAREWELLS)),
         full: farewell::full(door.language()),
@@ -189,9 +192,12 @@ impl Shared {
                     Some(tls) => Life::with_tls(stream, caller, shared, tls.clone()),
                 });
             }
-            // What is no TLS could not be read.
-            Err(_full) if self.tls.is_some() => {}
-            Err(_full) => {
+            Err(full) => {
+                self.refusals.tell(Refusal::Full(full), from.ip());
+                // What is no TLS could not be read.
+                if self.tls.is_some() {
+                    return;
+                }
                 // To tell everybody would cost what there is no room for.
                 if let Ok(one) = self.farewells.clone().try_acquire_owned() {
                     let full = self.full.clone();

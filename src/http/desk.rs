@@ -27,6 +27,7 @@ use super::{
     door, farewell,
     owed::{self, Owed},
     peer::Peer,
+    refusals::Refusal,
     sockets::{self, NotUpgraded},
     stream,
 };
@@ -93,6 +94,8 @@ impl Desk {
         let introduced = self.shared.introduce(self.peer, request);
         introduced.map_err(|full| {
             self.shared.door.metrics().refused_connection(full.kind());
+            let from = self.peer.client(&self.shared.proxies, request.headers());
+            self.shared.refusals.tell(Refusal::Full(full), from);
             match stream::is_event_source(request.headers()) {
                 true => Box::new(stream::come_back(farewell::RETRY_MS)),
                 false => refuse(farewell::no_room()),

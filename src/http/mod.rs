@@ -21,6 +21,7 @@ mod owed;
 mod peer;
 mod pipeline;
 mod proxies;
+mod refusals;
 mod revoke;
 mod sockets;
 mod stream;

@@ -18,7 +18,6 @@ mod lane;
 mod latest;
 mod link;
 mod place;
-mod rate;
 mod reads;
 mod requests;
 mod resume;
@@ -43,8 +42,6 @@ pub use filters::{Filters, NO_SUCH_TOPICS};
 use interests::Interests;
 pub use lane::Lanes;
 use lane::Seated;
-use rate::Bucket;
-pub use rate::Rate;
 use reads::Reads;
 use requests::Strikes;
 use rights::Rights;
@@ -54,7 +51,7 @@ use wire::Wire;
 
 use crate::{
     auth::Auth,
-    callers::{Identities, Share},
+    callers::{Bucket, Identities, Rate, Share},
     fanout::{Backlog, Pages},
     groups::Group,
     identity::Identity,
