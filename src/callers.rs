@@ -4,6 +4,7 @@
 mod arrivals;
 mod buckets;
 mod identities;
+mod pace;
 mod rate;
 
 use std::{
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use arrivals::Arrivals;
 pub use identities::{Crowded, Identities, Share};
+pub use pace::Pace;
 pub use rate::{Bucket, Rate};
 
 use crate::metrics::Metrics;

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use rowcast::{
     auth::{Auth, Settings},
     bus::Bus,
-    callers::{Identities, Rate, Room},
+    callers::{Identities, Pace, Rate, Room},
     fanout::{self, Pages},
     groups::Group,
     http::{self, AllowedHosts, Door, Edge, Face, Hosts, Origins, Proxies, Terms, Tokens, Usual},
@@ -75,6 +75,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
         auth: Auth::new(Settings::default(), metrics.clone()).unwrap(),
         identities: Identities::new(MAX_SOCKETS),
         askers: Identities::new(MAX_SOCKETS),
+        pace: Pace::new(ANY),
         metrics: metrics.clone(),
         health: health.clone(),
         config: sessions(),

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     auth::Auth,
     bus::{Bus, Head, ReadError, embedded::EmbeddedBus, jetstream::Role},
-    callers::{Identities, Rate},
+    callers::{Identities, Pace, Rate},
     config::{BusUrl, Config, ConfigError, DatabaseUrl, Server},
     fanout::{self, Pages},
     groups::Group,
@@ -175,6 +175,10 @@ async fn edge(
         auth: auth.clone(),
         identities: Identities::new(config.server.max_connections_per_identity),
         askers: Identities::new(config.limits.requests_per_identity),
+        pace: Pace::new(Rate {
+            per_second: config.limits.requests_per_second,
+            burst: config.limits.requests_burst,
+        }),
         metrics: loops.metrics.clone(),
         health: loops.health.clone(),
         config: sessions(config),

@@ -56,6 +56,8 @@ fn the_example_says_what_the_documentation_of_the_settings_says() {
     let rates = (limits.controls_per_second, limits.controls_burst);
     assert_eq!(rates, (10, 20));
     assert_eq!(limits.max_fragments, 64);
+    let rates = (limits.requests_per_second, limits.requests_burst);
+    assert_eq!(rates, (50, 200));
     let json = crate::protocol::JsonLimits::default();
     assert_eq!(limits.json_depth, json.depth);
     assert_eq!(limits.json_keys, json.keys);

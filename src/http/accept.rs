@@ -22,6 +22,7 @@ use super::{
     farewell,
     peer::Peer,
     refusals::{Refusal, Refusals},
+    sockets,
     tls::Tls,
     who::Whence,
 };
@@ -218,8 +219,8 @@ impl Shared {
         }
     }
 
-    /// Says in a request how it came, and takes a place for whom a proxy brings: to be kept for as long
-    /// as he is served.
+    /// Says in a request how it came and, where that counts, from where, and takes a place for whom a proxy
+    /// brings: to be kept for as long as he is served.
     ///
     /// # Errors
     /// His address has all of its places.
@@ -231,14 +232,15 @@ impl Shared {
         if let Some(scheme) = peer.scheme(&self.proxies, request.headers()) {
             request.extensions_mut().insert(scheme);
         }
-        if self.edge().is_some_and(|edge| edge.gateway.auth.asks()) {
-            let from = peer.client(&self.proxies, request.headers());
-            request.extensions_mut().insert(Whence(from));
+        let client = peer.client(&self.proxies, request.headers());
+        // A handshake does without where nobody is asked who it is: they come by the thousand.
+        let is_counted = !sockets::is_path(request.uri().path());
+        if is_counted || self.edge().is_some_and(|edge| edge.gateway.auth.asks()) {
+            request.extensions_mut().insert(Whence(client));
         }
         if !peer.is_proxy() {
             return Ok(None);
         }
-        let client = peer.client(&self.proxies, request.headers());
         tracing::debug!(%client, "a proxy brings a request");
         self.callers.portion(client).map(Some)
     }

@@ -118,7 +118,7 @@ impl Service<hyper::Request<Incoming>> for Desk {
             Err(refused) => return Either::Left(ready(Ok(*refused))),
         };
         // A handshake goes no way through layers that are for pages, unless it is refused.
-        if matches!(request.uri().path(), sockets::ALL | sockets::ECHO)
+        if sockets::is_path(request.uri().path())
             && let Some(edge) = self.shared.edge()
         {
             match edge.upgrade(&request) {

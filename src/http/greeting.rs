@@ -106,9 +106,7 @@ fn request(said: &Bytes) -> Option<(Request<()>, usize)> {
     }
     let target = head.path?;
     let (path, _) = target.split_once('?').unwrap_or((target, ""));
-    let asks = head.method == Some("GET")
-        && head.version == Some(1)
-        && matches!(path, sockets::ALL | sockets::ECHO);
+    let asks = head.method == Some("GET") && head.version == Some(1) && sockets::is_path(path);
     if !asks {
         return None;
     }

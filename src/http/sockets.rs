@@ -29,6 +29,11 @@ pub const ALL: &str = "/socket/all/";
 /// The path of the tutorial's echo.
 pub const ECHO: &str = "/chat/socket/";
 
+/// Whether it is the path of one of them.
+pub fn is_path(path: &str) -> bool {
+    matches!(path, ALL | ECHO)
+}
+
 /// The subprotocol that means `hello=1`.
 const SUBPROTOCOL: &str = "rowcast";
 

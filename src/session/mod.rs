@@ -51,7 +51,7 @@ use wire::Wire;
 
 use crate::{
     auth::Auth,
-    callers::{Bucket, Identities, Rate, Share},
+    callers::{Bucket, Identities, Pace, Rate, Share},
     fanout::{Backlog, Pages},
     groups::Group,
     identity::Identity,
@@ -130,6 +130,8 @@ pub struct Gateway {
     pub identities: Identities,
     /// The queries without a socket of each identity that are under way.
     pub askers: Identities,
+    /// How often each may ask without a socket.
+    pub pace: Pace,
     /// The audience.
     pub group: Group,
     /// What is counted.

@@ -26,8 +26,10 @@ const CROWD: usize = 300;
 
 fn asking(endpoint: &Endpoint, more: &str) -> Server {
     let url = endpoint.url();
-    // The crowd has one name.
-    let server = format!("[server]\nmax_connections_per_identity = {CROWD}");
+    // The crowd has one name, and whoever waits for something asks again and again.
+    let server = format!(
+        "[server]\nmax_connections_per_identity = {CROWD}\n[limits]\nrequests_burst = 1000000"
+    );
     guarded(&format!(
         "forward_url = \"{url}\"\nleeway_ms = 0\n{more}\n{server}"
     ))
