@@ -119,7 +119,7 @@ async fn asker(gateway: &Gateway, headers: Option<&HeaderMap>) -> Result<Identit
     match token.filter(|_| gateway.auth.judges()) {
         None => Ok(Identity::anonymous()),
         Some(token) => {
-            let presented = Presented::token(token.as_str().to_owned());
+            let presented = Presented::token(token.as_str().to_owned(), None);
             let admission = gateway.auth.judge(&presented).await;
             admission.map_err(|refused| {
                 gateway.metrics.auth.refused(refused.reason());

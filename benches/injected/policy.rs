@@ -199,6 +199,7 @@ impl Scene {
                 hello_first: false,
                 mode: Mode::Every,
                 owes_token: false,
+                from: None,
                 share: Share::default(),
                 identity: Identity::new(claims.as_object().unwrap().clone(), None),
             };

@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use super::{
     Edge,
     upgrade::{Answer, Handshake, NoHandshake, compression, offers},
+    who::Whence,
 };
 use crate::{
     auth::{Admission, Presented, Refused},
@@ -169,6 +170,7 @@ impl Edge {
         let opening = self.opening(query, known.filter(|identity| !says_later(identity)));
         let opening = opening.map(|opening| Opening {
             hello_first: opening.hello_first || subprotocol.is_some(),
+            from: request.extensions().get::<Whence>().map(|from| from.0),
             ..opening
         });
         let as_what = match (admission, opening) {
@@ -251,6 +253,7 @@ impl Edge {
             identity: identity.clone().unwrap_or_else(Identity::anonymous),
             share: Share::default(),
             owes_token: false,
+            from: None,
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {

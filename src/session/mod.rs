@@ -29,7 +29,7 @@ mod socket;
 mod stream;
 mod wire;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -164,6 +164,8 @@ pub struct Opening {
     pub share: Share,
     /// Nobody knows yet who that is: the hello must bring a token.
     pub owes_token: bool,
+    /// Where he comes from, where that counts for tokens that follow.
+    pub from: Option<IpAddr>,
 }
 
 /// A direct query of this session.
@@ -205,6 +207,7 @@ struct Session {
     /// Who is connected. What he may see is judged by these claims, and by the newest of them.
     identity: Identity,
     rights: Rights,
+    from: Option<IpAddr>,
     /// Where the lane writes to this socket; taken when it is up to date for the first time.
     seat: Option<Seated>,
     /// The lane goes on along the stream: seq, cursor, interests and what was seen are there.
@@ -259,6 +262,7 @@ impl Session {
             wire,
             identity: Identity::anonymous(),
             rights: Rights::default(),
+            from: opening.from,
             seat: None,
             stands: false,
             confines: Confines::default(),
