@@ -3,7 +3,8 @@
 //! be read, those of the last time stay.
 //!
 //! They are one issuer's alone (`Rules::issuer`, without which there is no set), so that a key of another
-//! one that has the same name is never taken for his. What a token says of where its key is to be found
+//! one that has the same name is never taken for his, and whoever names another one is refused before they are looked
+//! through (`jwt.rs`). What a token says of where its key is to be found
 //! (`jku`, `x5u`, `jwk`, `x5c`) is not looked at.
 
 use std::time::Duration;
