@@ -151,7 +151,7 @@ impl Endpoint {
             Ok(identity) => Ok(identity.issued_at(asked)),
             Err(Refused::Expired) => Err(Refused::Expired),
             Err(_) => {
-                tracing::warn!(url = %self.url, "the exp of an answer is no number of seconds");
+                tracing::warn!(url = %self.url, "an answer is of no use: its exp is no number of seconds, or its sub or jti no text of 1 to 512 bytes and no integer");
                 Err(Refused::Unavailable)
             }
         }

@@ -252,10 +252,12 @@ mod tests {
             { "kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "kid": "a", "alg": "HS256" },
             with("use", json!("enc")),
             with("alg", json!("HS256")),
+            with("key_ops", json!(["encrypt"])),
+            with("key_ops", json!("verify")),
             with("crv", json!("X25519")),
             with("x", json!(7)),
             7, null, [],
-            ed("b"),
+            { "kty": "OKP", "crv": "Ed25519", "x": X, "kid": "b", "use": "sig", "key_ops": ["sign", "verify"] },
         ]});
         let keys = read(set.to_string().as_bytes()).unwrap();
         assert_eq!(keys.len(), 1);

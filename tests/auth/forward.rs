@@ -127,6 +127,12 @@ async fn what_the_endpoint_refuses_is_refused_and_what_it_cannot_say_is_not_know
             1013,
         ),
         (
+            Answer::Body(200, json!({ "sub": null }).to_string()),
+            503,
+            "auth_unavailable",
+            1013,
+        ),
+        (
             Answer::Body(200, "[]".into()),
             503,
             "auth_unavailable",
