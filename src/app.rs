@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tracing::{info, warn};
 
 use crate::{
-    callers::Room,
+    callers::{Rate, Room},
     config::{self, Config, Listen},
     http::{self, Door, Face, Hosts, Proxies, Tls, Usual},
 };
@@ -303,6 +303,10 @@ fn terms(server: &config::Server, listen: &Listen) -> http::Terms {
                 .max_connections
                 .saturating_add(server.spare_connections),
             of_one: server.max_connections_per_address,
+            arrivals: Rate {
+                per_second: server.accepts_per_second,
+                burst: u32::try_from(server.max_connections).unwrap_or(u32::MAX),
+            },
         },
         head_timeout: server.head_timeout,
         write_timeout: server.write_timeout,

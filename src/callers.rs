@@ -1,7 +1,11 @@
 //! Who is connected: how many in all, how many from each address, and how many of each identity, so that
-//! no one of them takes the room of all.
+//! no one of them takes the room of all. And how often each of them may come, and ask.
 
+mod arrivals;
+mod buckets;
 mod identities;
+mod pace;
+mod rate;
 
 use std::{
     collections::HashMap,
@@ -9,17 +13,25 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tokio::time::Instant;
+
+use arrivals::Arrivals;
 pub use identities::{Crowded, Identities, Share};
+pub use pace::Pace;
+pub use rate::{Bucket, Rate};
 
 use crate::metrics::Metrics;
 
-/// How many may be connected at once.
+/// How many may be connected at once, and how fast they may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     /// In all.
     pub all: usize,
     /// From one address.
     pub of_one: usize,
+    /// From elsewhere than this machine, and not through a proxy that is believed; at once as many as were there
+    /// before.
+    pub arrivals: Rate,
 }
 
 /// Places kept for this machine itself: a supervisor that asks how a full process is must not take it
@@ -35,6 +47,7 @@ struct Inner {
     room: Room,
     metrics: Metrics,
     present: Mutex<Present>,
+    arrivals: Mutex<Arrivals>,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +64,8 @@ pub enum Full {
     All,
     /// There is none for this address.
     OfOne,
+    /// There is, and too many have come just now.
+    TooFast,
 }
 
 /// A place among the callers until dropped.
@@ -84,6 +99,7 @@ impl Callers {
             room,
             metrics,
             present: Mutex::default(),
+            arrivals: Mutex::new(Arrivals::new(room)),
         }))
     }
 
@@ -91,10 +107,12 @@ impl Callers {
     /// proxy on it brings everybody.
     ///
     /// # Errors
-    /// Where there is no room, which is counted.
+    /// Where there is no room, or too many come, which is counted.
     pub fn admit(&self, from: IpAddr) -> Result<Permit, Full> {
         let mut permit = self.admit_proxy(from)?;
         permit.portion = Some(self.counted(self.portion(from))?);
+        // Last, so that whoever finds no room takes nothing of the others' rate.
+        self.counted(self.0.arrive(Address::of(from)))?;
         Ok(permit)
     }
 
@@ -136,6 +154,7 @@ impl Full {
         match self {
             Self::All => "total",
             Self::OfOne => "address",
+            Self::TooFast => "rate",
         }
     }
 }
@@ -172,6 +191,15 @@ impl Inner {
             present.of.insert(address, there + 1);
         }
         Ok(())
+    }
+
+    fn arrive(&self, address: Option<Address>) -> Result<(), Full> {
+        let Some(address) = address else {
+            return Ok(());
+        };
+        let arrivals = self.arrivals.lock();
+        let mut arrivals = arrivals.unwrap_or_else(PoisonError::into_inner);
+        arrivals.take(address, Instant::now())
     }
 
     fn guard(&self) -> MutexGuard<'_, Present> {
@@ -221,7 +249,16 @@ mod tests {
     use super::*;
 
     fn callers(all: usize, of_one: usize) -> Callers {
-        Callers::new(Room { all, of_one }, Metrics::default())
+        let arrivals = Rate {
+            per_second: 1000,
+            burst: 1000,
+        };
+        let room = Room {
+            all,
+            of_one,
+            arrivals,
+        };
+        Callers::new(room, Metrics::default())
     }
 
     fn from(callers: &Callers, address: &str) -> Result<Permit, Full> {
@@ -292,8 +329,40 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_too_fast_is_refused_and_counted_and_who_finds_no_room_takes_nothing_of_the_rate() {
+        let room = Room {
+            all: 3,
+            of_one: 2,
+            arrivals: Rate {
+                per_second: 1,
+                burst: 3,
+            },
+        };
+        let callers = Callers::new(room, Metrics::default());
+        let held = ["192.0.2.1"; 2].map(|one| from(&callers, one).unwrap());
+        for _ in 0..100 {
+            assert_eq!(from(&callers, "192.0.2.1").err(), Some(Full::OfOne));
+        }
+        drop(from(&callers, "192.0.2.2").unwrap());
+        // This machine's own, and those whom a proxy brings, are not counted.
+        for _ in 0..100 {
+            drop(from(&callers, "127.0.0.1").unwrap());
+            drop(callers.admit_proxy("192.0.2.9".parse().unwrap()).unwrap());
+        }
+        // However slow this machine is: a hundred take less than a hundred seconds.
+        let refused = (0..100).find_map(|_| from(&callers, "192.0.2.3").err());
+        assert_eq!(refused, Some(Full::TooFast));
+        let text = callers.0.metrics.to_text();
+        assert!(text.contains("rowcast_connections_refused_total{kind=\"rate\"} 1"));
+        // Nothing of one who was refused stays.
+        drop(held);
+        assert_eq!(callers.0.metrics.connections.get(), 0);
+        assert!(callers.0.guard().of.is_empty());
+    }
+
+    #[test]
     fn who_has_gone_leaves_nothing_behind() {
-        let callers = callers(100, 10);
+        let callers = callers(1000, 10);
         for last in 0..=255 {
             drop(from(&callers, &format!("192.0.2.{last}")).unwrap());
         }

@@ -79,7 +79,11 @@ async fn serve(bus: &JetStreamBus, gateway: &Arc<Gateway>) -> Result<(), Failed>
             let _place = place;
             let topic = request.message.subject.rsplit('.').next().unwrap_or("");
             let asker = asker(&gateway, request.message.headers.as_ref()).await;
-            let share = asker.and_then(|asker| Ok((gateway.share(&asker)?, asker)));
+            // The address of who asks is not known here, and nobody in particular is who may ask at all.
+            let share = asker.and_then(|asker| {
+                gateway.keep_pace(&asker, None)?;
+                Ok((gateway.share(&asker)?, asker))
+            });
             let answered = match share {
                 Ok((_share, asker)) => {
                     answer(&gateway, topic, (&asker, &request.message.payload)).await
@@ -115,7 +119,7 @@ async fn asker(gateway: &Gateway, headers: Option<&HeaderMap>) -> Result<Identit
     match token.filter(|_| gateway.auth.judges()) {
         None => Ok(Identity::anonymous()),
         Some(token) => {
-            let presented = Presented::token(token.as_str().to_owned());
+            let presented = Presented::token(token.as_str().to_owned(), None);
             let admission = gateway.auth.judge(&presented).await;
             admission.map_err(|refused| {
                 gateway.metrics.auth.refused(refused.reason());

@@ -27,7 +27,7 @@ use crate::{
 const RUNNING: usize = 64;
 
 /// What a refused client is told to wait.
-pub const RETRY_AFTER_MS: u32 = 250;
+const RETRY_AFTER_MS: u32 = 250;
 
 /// How much longer than the store's own timeout an answer is waited for.
 const SLACK: Duration = Duration::from_millis(500);

@@ -1,6 +1,7 @@
 //! Connections before they are sockets: who is let in, how long a request may take to come, and a
 //! crowd that returns all at once.
 
+mod arrivals;
 mod doorstep;
 mod handshakes;
 mod storm;

@@ -5,6 +5,7 @@ mod answers;
 mod flood;
 mod frames;
 mod json;
+mod pace;
 mod rates;
 mod requests;
 mod topics;

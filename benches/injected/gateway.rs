@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use rowcast::{
     auth::{Auth, Settings},
     bus::Bus,
-    callers::{Identities, Room},
+    callers::{Identities, Pace, Rate, Room},
     fanout::{self, Pages},
     groups::Group,
     http::{self, AllowedHosts, Door, Edge, Face, Hosts, Origins, Proxies, Terms, Tokens, Usual},
@@ -16,7 +16,7 @@ use rowcast::{
     protocol::{GROUP, JsonLimits, Language},
     query::{self, QueryLimits},
     ring::Ring,
-    session::{Filters, Gateway, Lanes, Rate, SessionConfig},
+    session::{Filters, Gateway, Lanes, SessionConfig},
     topic::{Topic, TopicSpec, Topics},
 };
 use tokio::net::TcpListener;
@@ -27,6 +27,12 @@ const RING_BYTES: usize = 64 * 1024 * 1024;
 
 /// More sockets than any measurement opens.
 const MAX_SOCKETS: usize = 100_000;
+
+/// As fast as anybody can.
+pub const ANY: Rate = Rate {
+    per_second: 1_000_000,
+    burst: 1_000_000,
+};
 
 /// Starts serving on `listen`.
 pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
@@ -69,6 +75,7 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
         auth: Auth::new(Settings::default(), metrics.clone()).unwrap(),
         identities: Identities::new(MAX_SOCKETS),
         askers: Identities::new(MAX_SOCKETS),
+        pace: Pace::new(ANY),
         metrics: metrics.clone(),
         health: health.clone(),
         config: sessions(),
@@ -94,11 +101,12 @@ pub async fn serve(listen: &str, spec: &TopicSpec, bus: impl Bus) {
         room: Room {
             all: MAX_SOCKETS,
             of_one: MAX_SOCKETS,
+            arrivals: ANY,
         },
         head_timeout: Duration::from_secs(10),
         write_timeout: Duration::from_secs(10),
-        head_bytes: 16 * 1024,
-        headers: 100,
+        head_bytes: 8 * 1024,
+        headers: 64,
         hosts: Hosts::new(AllowedHosts::default(), Usual::Loopback),
         proxies: Proxies::default(),
         tls: None,

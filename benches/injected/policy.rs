@@ -16,7 +16,7 @@ use bytes::Bytes;
 use rowcast::{
     auth::{Auth, Settings},
     bus::Bus,
-    callers::{Identities, Share},
+    callers::{Identities, Pace, Share},
     event::{Body, ChangeData, Event, Op, raw},
     fanout::{self, Pages},
     groups::Group,
@@ -37,7 +37,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    gateway::{asks, sessions},
+    gateway::{ANY, asks, sessions},
     memory::Memory,
 };
 
@@ -173,6 +173,7 @@ impl Scene {
             auth: Auth::new(Settings::default(), metrics.clone()).unwrap(),
             identities: Identities::new(sockets),
             askers: Identities::new(sockets),
+            pace: Pace::new(ANY),
             metrics: metrics.clone(),
             health,
             config: sessions(),
@@ -198,6 +199,7 @@ impl Scene {
                 hello_first: false,
                 mode: Mode::Every,
                 owes_token: false,
+                from: None,
                 share: Share::default(),
                 identity: Identity::new(claims.as_object().unwrap().clone(), None),
             };

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     auth::Auth,
     bus::{Bus, Head, ReadError, embedded::EmbeddedBus, jetstream::Role},
-    callers::Identities,
+    callers::{Identities, Pace, Rate},
     config::{BusUrl, Config, ConfigError, DatabaseUrl, Server},
     fanout::{self, Pages},
     groups::Group,
@@ -25,7 +25,7 @@ use crate::{
     position::Position,
     protocol::{GROUP, JsonLimits},
     ring::Ring,
-    session::{Filters, Gateway, Lanes, Rate, SessionConfig},
+    session::{Filters, Gateway, Lanes, SessionConfig},
     source::sqlite::Waker,
     store::demo::{self as demo_tables, DemoWriter},
     topic::Topics,
@@ -180,6 +180,10 @@ async fn edge(
         auth: auth.clone(),
         identities: Identities::new(config.server.max_connections_per_identity),
         askers: Identities::new(config.limits.requests_per_identity),
+        pace: Pace::new(Rate {
+            per_second: config.limits.requests_per_second,
+            burst: config.limits.requests_burst,
+        }),
         metrics: loops.metrics.clone(),
         health: loops.health.clone(),
         config: sessions(config),

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value as Json};
 
-use super::Refused;
+use super::{Refused, revoked};
 use crate::identity::Identity;
 
 /// The end of the year 9999, in Unix seconds: beyond it a time is a mistake.
@@ -29,6 +29,7 @@ impl Rules {
     /// [`Refused`] with what is wrong with them.
     pub fn judge(&self, claims: Map<String, Json>, now: SystemTime) -> Result<Identity, Refused> {
         let wrong = Refused::Invalid("claims");
+        are_names(&claims).map_err(|()| wrong)?;
         let exp = time(&claims, "exp").map_err(|()| wrong)?.ok_or(wrong)?;
         let nbf = time(&claims, "nbf").map_err(|()| wrong)?;
         let iat = time(&claims, "iat").map_err(|()| wrong)?;
@@ -41,10 +42,7 @@ impl Rules {
         if [nbf, iat].into_iter().flatten().any(|time| time > latest) {
             return Err(Refused::Invalid("early"));
         }
-        let iss = claims.get("iss").map(Json::as_str);
-        if let Some(issuer) = &self.issuer
-            && iss != Some(Some(issuer))
-        {
+        if !self.is_of_issuer(&claims) {
             return Err(Refused::Invalid("issuer"));
         }
         if !self.is_for_us(claims.get("aud")) {
@@ -56,6 +54,12 @@ impl Rules {
             Some(iat) => identity.issued_at(iat - self.leeway.min(since_epoch(iat))),
             None => identity,
         })
+    }
+
+    /// Whether claims say that they are the issuer's; all are where none is configured.
+    pub fn is_of_issuer(&self, claims: &Map<String, Json>) -> bool {
+        let iss = claims.get("iss").and_then(Json::as_str);
+        self.issuer.is_none() || iss == self.issuer.as_deref()
     }
 
     /// A token that names an audience is for nobody else.
@@ -75,17 +79,31 @@ impl Rules {
 /// Whom claims describe that somebody stands for who is trusted: `exp` may be missing.
 ///
 /// # Errors
-/// [`Refused::Expired`], or `claims` where the `exp` is no time.
+/// [`Refused::Expired`], or `claims` where the `exp` is no time, or `sub` or `jti` no name.
 pub fn trusted(
     claims: Map<String, Json>,
     leeway: Duration,
     now: SystemTime,
 ) -> Result<Identity, Refused> {
-    let exp = time(&claims, "exp").map_err(|()| Refused::Invalid("claims"))?;
+    let wrong = Refused::Invalid("claims");
+    are_names(&claims).map_err(|()| wrong)?;
+    let exp = time(&claims, "exp").map_err(|()| wrong)?;
     let until = exp.map(|exp| exp + leeway);
     match until {
         Some(until) if until <= now => Err(Refused::Expired),
         until => Ok(Identity::new(claims, until)),
+    }
+}
+
+/// Whether `sub` and `jti`, where they are there, can be counted by and revoked: who had one of another kind would be
+/// somebody whom nothing can end.
+fn are_names(claims: &Map<String, Json>) -> Result<(), ()> {
+    let mut names = ["sub", "jti"]
+        .into_iter()
+        .filter_map(|name| claims.get(name));
+    match names.all(|claim| revoked::name(claim).is_some()) {
+        true => Ok(()),
+        false => Err(()),
     }
 }
 
@@ -147,6 +165,8 @@ mod tests {
             json!({ "nbf": NOW + 29 }),
             json!({ "aud": ["other", "care"] }),
             json!({ "iat": 0 }),
+            json!({ "sub": "-" }),
+            json!({ "sub": 17, "jti": "a".repeat(512) }),
             json!({ "iat": NOW + 29 }),
         ] {
             assert!(judged(&rules(), changes.clone()).is_ok(), "{changes}");
@@ -176,6 +196,14 @@ mod tests {
             (json!({ "nbf": "soon" }), wrong),
             (json!({ "nbf": null }), wrong),
             (json!({ "iat": "now" }), wrong),
+            // Nobody could revoke them.
+            (json!({ "sub": null }), wrong),
+            (json!({ "sub": "" }), wrong),
+            (json!({ "sub": ["ann"] }), wrong),
+            (json!({ "sub": 1.5 }), wrong),
+            (json!({ "sub": "a".repeat(513) }), wrong),
+            (json!({ "jti": true }), wrong),
+            (json!({ "jti": { "id": 1 } }), wrong),
             (json!({ "iss": "-" }), Refused::Invalid("issuer")),
             (
                 json!({ "iss": "https://evil.example" }),

@@ -1,6 +1,9 @@
 //! Tokens that stand in the configuration, for who has no issuer: kept as their hashes only.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
@@ -16,6 +19,14 @@ pub struct FixedToken {
     pub sha256: [u8; 32],
     /// The claims.
     pub claims: Map<String, Json>,
+}
+
+impl FixedToken {
+    /// Whether a token can stand for these claims: else nobody would be let in with it.
+    pub fn can_stand_for(claims: &Map<String, Json>) -> bool {
+        let judged = claims::trusted(claims.clone(), Duration::ZERO, SystemTime::now());
+        !matches!(judged, Err(Refused::Invalid(_)))
+    }
 }
 
 /// All of them.
@@ -47,7 +58,7 @@ impl Fixed {
                 found = Some(one);
             }
         }
-        let now = std::time::SystemTime::now();
+        let now = SystemTime::now();
         found.map(|one| claims::trusted(one.claims.clone(), leeway, now))
     }
 }

@@ -151,7 +151,7 @@ impl Endpoint {
             Ok(identity) => Ok(identity.issued_at(asked)),
             Err(Refused::Expired) => Err(Refused::Expired),
             Err(_) => {
-                tracing::warn!(url = %self.url, "the exp of an answer is no number of seconds");
+                tracing::warn!(url = %self.url, "an answer is of no use: its exp is no number of seconds, or its sub or jti no text of 1 to 512 bytes and no integer");
                 Err(Refused::Unavailable)
             }
         }
@@ -203,7 +203,7 @@ mod tests {
         let forward = Forward::new(url, keep, keep, Metrics::default()).unwrap();
         let forward = Arc::new(forward);
         let asking = forward.clone();
-        let presented = Presented::token("opaque".into());
+        let presented = Presented::token("opaque".into(), None);
         let asker = tokio::spawn(async move { asking.ask(&presented).await });
         let asked = listener.accept().await.unwrap();
         let room = &forward.endpoint.room;
@@ -229,7 +229,8 @@ mod tests {
         let forward = Forward::new(url, never, never, metrics.clone()).unwrap();
         let forward = Arc::new(forward);
         let ask = |number: usize| {
-            let (forward, presented) = (forward.clone(), Presented::token(number.to_string()));
+            let (forward, presented) =
+                (forward.clone(), Presented::token(number.to_string(), None));
             tokio::spawn(async move { forward.ask(&presented).await })
         };
         // The kernel accepts, and nobody answers.

@@ -3,7 +3,8 @@
 //! be read, those of the last time stay.
 //!
 //! They are one issuer's alone (`Rules::issuer`, without which there is no set), so that a key of another
-//! one that has the same name is never taken for his. What a token says of where its key is to be found
+//! one that has the same name is never taken for his, and whoever names another one is refused before they are looked
+//! through (`jwt.rs`). What a token says of where its key is to be found
 //! (`jku`, `x5u`, `jwk`, `x5c`) is not looked at.
 
 use std::time::Duration;
@@ -251,10 +252,12 @@ mod tests {
             { "kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "kid": "a", "alg": "HS256" },
             with("use", json!("enc")),
             with("alg", json!("HS256")),
+            with("key_ops", json!(["encrypt"])),
+            with("key_ops", json!("verify")),
             with("crv", json!("X25519")),
             with("x", json!(7)),
             7, null, [],
-            ed("b"),
+            { "kty": "OKP", "crv": "Ed25519", "x": X, "kid": "b", "use": "sig", "key_ops": ["sign", "verify"] },
         ]});
         let keys = read(set.to_string().as_bytes()).unwrap();
         assert_eq!(keys.len(), 1);

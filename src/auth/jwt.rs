@@ -3,12 +3,15 @@
 
 use std::time::SystemTime;
 
+use serde_json::{Map, Value as Json};
+
 use super::{
     Refused,
     algorithm::Algorithm,
     claims::Rules,
     jwks::{Found, Jwks},
     key::{Key, Tried},
+    published::base64,
 };
 use crate::identity::Identity;
 
@@ -58,6 +61,14 @@ impl Jwt {
         let mut keys: Vec<Key> = own.cloned().collect();
         let mut may_be_new = false;
         if let Some(jwks) = self.jwks.as_ref().filter(|_| algorithm.is_public()) {
+            let Some(claims) = unverified(token) else {
+                return refuse("malformed");
+            };
+            // Who names another issuer needs no proof of it to be refused: his keys are not tried on that, and he is
+            // not asked for one.
+            if !self.rules.is_of_issuer(&claims) {
+                return refuse("issuer");
+            }
             match jwks.find(header.kid.as_deref(), algorithm) {
                 Found::Key(key) => keys.push(key),
                 Found::Unknown => may_be_new = true,
@@ -84,6 +95,12 @@ impl Jwt {
             false => refuse("signature"),
         }
     }
+}
+
+/// What a token says before anybody knows who says it: to be refused by, and for nothing else.
+fn unverified(token: &str) -> Option<Map<String, Json>> {
+    let payload = token.split('.').nth(1)?;
+    serde_json::from_slice(&base64(payload)?).ok()
 }
 
 /// Whether a text has the form of a signed token, so that it is nothing else.

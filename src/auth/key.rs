@@ -131,9 +131,14 @@ impl Key {
             }
             _ => return None,
         };
+        // The key's owner says what it is for (RFC 7517 §4.2, §4.3).
+        let verifies = jwk.get("key_ops").is_none_or(|all| {
+            let mut all = all.as_array().into_iter().flatten();
+            all.any(|one| one == "verify")
+        });
         let named = text("alg").is_none_or(|alg| alg == algorithm.as_str());
         let signs = text("use").is_none_or(|purpose| purpose == "sig");
-        (named && signs).then(|| Self::new(algorithm, key, None))
+        (named && signs && verifies).then(|| Self::new(algorithm, key, None))
     }
 
     fn new(algorithm: Algorithm, decoding: DecodingKey, encoding: Option<EncodingKey>) -> Self {

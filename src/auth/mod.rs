@@ -4,7 +4,7 @@
 //!
 //! Nothing that a token says is believed, or acted on, before its signature is verified. The one exception
 //! is the name of a key that is not known: then the issuer's own address, and no other, is asked whether
-//! there is a new one, twice a minute at the most.
+//! there is a new one, twice a minute at the most, unless the token names another issuer, and is refused.
 
 mod algorithm;
 mod announcement;

@@ -31,10 +31,11 @@ pub struct Handshake {
 }
 
 impl Presented {
-    /// A token that came on an open socket.
-    pub fn token(token: String) -> Self {
+    /// A token that came on an open socket, from there, or with a message.
+    pub fn token(token: String, from: Option<IpAddr>) -> Self {
         Self {
             token: Some(token),
+            from,
             ..Self::default()
         }
     }

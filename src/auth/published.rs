@@ -72,7 +72,7 @@ fn is_ssh(bytes: &[u8]) -> bool {
 }
 
 /// What a text is in base64, of either alphabet, padded or not.
-fn base64(text: &str) -> Option<Vec<u8>> {
+pub fn base64(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 3);
     let (mut bits, mut held) = (0_u32, 0);
     for letter in text.trim_end_matches('=').bytes() {

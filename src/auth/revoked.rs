@@ -60,12 +60,8 @@ impl Revocation {
     /// # Errors
     /// What is needed instead.
     pub fn read(body: &Map<String, Json>) -> Result<Self, &'static str> {
-        let name = |name: &str| match body.get(name)? {
-            Json::String(text) if (1..=MAX_NAME_BYTES).contains(&text.len()) => Some(text.clone()),
-            Json::Number(number) if !number.is_f64() => Some(number.to_string()),
-            _ => None,
-        };
-        let whom = match (name("sub"), name("jti")) {
+        let named = |claim: &str| name(body.get(claim)?);
+        let whom = match (named("sub"), named("jti")) {
             (Some(subject), None) if !body.contains_key("jti") => Whom::Subject(subject),
             (None, Some(id)) if !body.contains_key("sub") => Whom::TokenId(id),
             _ => return Err("sub, jti: one of them, at most 512 bytes"),
@@ -103,6 +99,15 @@ impl Revocation {
             Whom::TokenId(id) => Some(id),
             Whom::Subject(_) => None,
         }
+    }
+}
+
+/// By what somebody, or a token, can be revoked: a text of 1 to 512 bytes, or an integer, which counts as its text.
+pub fn name(claim: &Json) -> Option<String> {
+    match claim {
+        Json::String(text) if (1..=MAX_NAME_BYTES).contains(&text.len()) => Some(text.clone()),
+        Json::Number(number) if !number.is_f64() => Some(number.to_string()),
+        _ => None,
     }
 }
 

@@ -20,7 +20,7 @@ struct Inner {
 
 /// By what somebody is counted: a subject and a token's id that are alike are two.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Name {
+pub(super) enum Name {
     Subject(Arc<str>),
     TokenId(Arc<str>),
 }
@@ -83,7 +83,8 @@ impl Identities {
 }
 
 impl Name {
-    fn of(identity: &Identity) -> Option<Self> {
+    /// None for who is not counted so.
+    pub(super) fn of(identity: &Identity) -> Option<Self> {
         let subject = identity.subject().map(|name| Self::Subject(name.into()));
         subject.or_else(|| identity.token_id().map(|id| Self::TokenId(id.into())))
     }

@@ -80,6 +80,7 @@ pub struct StaticToken {
     #[serde(deserialize_with = "sha256")]
     pub sha256: [u8; 32],
     /// What it stands for.
+    #[serde(deserialize_with = "claims")]
     pub claims: Map<String, Json>,
 }
 
@@ -293,6 +294,17 @@ fn maybe_cookie<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D:
     match name.as_ref().is_none_or(|name| name.bytes().all(allowed)) {
         true => Ok(name),
         false => Err(D::Error::custom("this is no name of a cookie")),
+    }
+}
+
+/// Claims that a token can stand for; what is wrong is not repeated, for it is somebody's.
+fn claims<'de, D: Deserializer<'de>>(from: D) -> Result<Map<String, Json>, D::Error> {
+    let claims = Map::deserialize(from)?;
+    match FixedToken::can_stand_for(&claims) {
+        true => Ok(claims),
+        false => Err(D::Error::custom(
+            "an exp is a number of seconds, and a sub or a jti a text of 1 to 512 bytes or an integer",
+        )),
     }
 }
 

@@ -50,6 +50,15 @@ pub struct Limits {
     /// Of these for one identity. Default 64: a quarter, so that no three together have them all.
     #[serde(deserialize_with = "within::<1, 100_000, _, _>")]
     pub requests_per_identity: usize,
+    /// Requests over HTTP that reach the database or the bus, and queries over NATS, of one asker in a second: by
+    /// identity, or else by address, where that is not this machine's. Default 50: more than two sockets may ask
+    /// (`messages_per_second`), for one address may be that of many people.
+    #[serde(deserialize_with = "within::<1, 1_000_000, _, _>")]
+    pub requests_per_second: u32,
+    /// The same at once after a quiet time. Default 200: five times what a socket may, so that a ward's screens can
+    /// be switched on together.
+    #[serde(deserialize_with = "within::<1, 1_000_000, _, _>")]
+    pub requests_burst: u32,
     /// Reads of the database that wait for one of its connections, of sockets, HTTP and NATS together.
     /// Default 1,024: what waits longer than `query_timeout_ms` is not answered anyway.
     #[serde(deserialize_with = "within::<1, 1_000_000, _, _>")]

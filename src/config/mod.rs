@@ -171,8 +171,9 @@ pub struct Server {
     /// makes a handful of requests and lets go of them.
     #[serde(deserialize_with = "within::<1, 10_000_000, _, _>")]
     pub spare_connections: usize,
-    /// TCP connections of one address; this machine's own are not counted. Default as good as none:
-    /// behind a proxy or a company's network everybody has one address.
+    /// TCP connections of one address; this machine's own are not counted. Default 100: a household with windows
+    /// on all of its machines. Behind a proxy that is not among `trusted_proxies`, or in a company's network,
+    /// everybody has one address, and it must be raised.
     #[serde(deserialize_with = "within::<1, 10_000_000, _, _>")]
     pub max_connections_per_address: usize,
     /// Sockets, and streams of events, of one identity: by its `sub`, or by its `jti` where it has none.
@@ -180,6 +181,11 @@ pub struct Server {
     /// neither, is not counted.
     #[serde(deserialize_with = "within::<1, 10_000_000, _, _>")]
     pub max_connections_per_identity: usize,
+    /// TCP connections that come in a second, once as many as `max_connections` have come at once; this machine's own,
+    /// and those of `trusted_proxies`, are not counted. Default 500: who were there when the process ended are back
+    /// within seconds, and who comes and goes all the time costs a part of one core.
+    #[serde(deserialize_with = "within::<1, 1_000_000, _, _>")]
+    pub accepts_per_second: u32,
     /// From being accepted, or from the last answer, to the whole head of a request, in ms. Default
     /// 10,000: a head is one packet, and a lost one is sent again within seconds.
     #[serde(
@@ -187,11 +193,11 @@ pub struct Server {
         deserialize_with = "millis::<100, 3_600_000, _>"
     )]
     pub head_timeout: Duration,
-    /// The longest head of a request, in bytes. Default 16 KiB: cookies of others on the same host
-    /// are in it.
+    /// The longest head of a request, in bytes. Default 8 KiB: a browser's has one. Cookies of others on the same
+    /// host are in it, and where a single sign-on sets long ones it must be raised.
     #[serde(deserialize_with = "within::<8_192, 1_048_576, _, _>")]
     pub max_head_bytes: usize,
-    /// The most headers of a request. Default 100: a browser sends twenty.
+    /// The most headers of a request. Default 64: a browser sends twenty, and a proxy adds ten.
     #[serde(deserialize_with = "within::<32, 1_000, _, _>")]
     pub max_headers: usize,
     /// From the head of a request to the end of its body, in ms. Default 10,000, as for the head.

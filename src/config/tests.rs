@@ -43,7 +43,9 @@ fn the_example_says_what_the_documentation_of_the_settings_says() {
     assert_eq!(server.ring_max_bytes, 64 * 1024 * 1024);
     assert_eq!(server.max_connections, 10_000);
     assert_eq!(server.spare_connections, 2_000);
-    assert_eq!(server.max_connections_per_address, 10_000_000);
+    assert_eq!(server.max_connections_per_address, 100);
+    assert_eq!(server.accepts_per_second, 500);
+    assert_eq!((server.max_head_bytes, server.max_headers), (8192, 64));
     assert_eq!(server.max_connections_per_identity, 20);
     assert!(!server.compression);
     assert_eq!(server.head_timeout, Duration::from_secs(10));
@@ -54,6 +56,8 @@ fn the_example_says_what_the_documentation_of_the_settings_says() {
     let rates = (limits.controls_per_second, limits.controls_burst);
     assert_eq!(rates, (10, 20));
     assert_eq!(limits.max_fragments, 64);
+    let rates = (limits.requests_per_second, limits.requests_burst);
+    assert_eq!(rates, (50, 200));
     let json = crate::protocol::JsonLimits::default();
     assert_eq!(limits.json_depth, json.depth);
     assert_eq!(limits.json_keys, json.keys);

@@ -23,6 +23,8 @@ use super::{
     headers::Headers,
     origins::Scheme,
     peer::Peer,
+    refusals::{Refusal, Refusals},
+    sockets,
     tls::Tls,
     who::Whence,
 };
@@ -49,7 +51,7 @@ const UNSENT_BYTES: u32 = 128 * 1024;
 /// What a listener admits, and what it shows.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// How many connections.
+    /// How many connections, and how fast they may come.
     pub room: Room,
     /// How long a connection may take until a request's head is complete, from being accepted or from
     /// the answer before it. With TLS the agreement on that is within it.
@@ -57,7 +59,7 @@ pub struct Terms {
     /// How long a client may take nothing of an answer that waits for it.
     pub write_timeout: Duration,
     /// The longest head of a request, cookies of others on the same host included; a longer one is
-    /// answered with 431. 8 KiB at the least.
+    /// answered with 431. 8 KiB at the least, for hyper takes no less.
     pub head_bytes: usize,
     /// The most headers of a request; one with more is answered with 431.
     pub headers: usize,
@@ -81,10 +83,11 @@ pub(super) struct Shared {
     pub(super) head_bytes: usize,
     pub(super) headers: usize,
     pub(super) hosts: Hosts,
-    proxies: Proxies,
+    pub(super) proxies: Proxies,
     tls: Option<Tls>,
     face: Face,
     callers: Callers,
+    pub(super) refusals: Refusals,
     connections: TaskTracker,
     farewells: Arc<Semaphore>,
     /// What is told where there is no room, a whole response.
@@ -105,6 +108,7 @@ pub async fn serve(listener: TcpListener, door: Door, terms: Terms, stop: Cancel
         tls: terms.tls,
         face: terms.face,
         callers: Callers::new(terms.room, door.metrics().clone()),
+        refusals: Refusals::default(),
         connections: TaskTracker::new(),
         farewells: Arc::new(Semaphore::new(FAREWELLS)),
         full: farewell::full(door.language()),
@@ -191,9 +195,12 @@ impl Shared {
                     Some(tls) => Life::with_tls(stream, caller, shared, tls.clone()),
                 });
             }
-            // What is no TLS could not be read.
-            Err(_full) if self.tls.is_some() => {}
-            Err(_full) => {
+            Err(full) => {
+                self.refusals.tell(Refusal::Full(full), from.ip());
+                // What is no TLS could not be read.
+                if self.tls.is_some() {
+                    return;
+                }
                 // To tell everybody would cost what there is no room for.
                 if let Ok(one) = self.farewells.clone().try_acquire_owned() {
                     let full = self.full.clone();
@@ -214,14 +221,21 @@ impl Shared {
         }
     }
 
-    /// Finds out how a request came, and takes a place for whom a proxy brings: to be kept for as long
-    /// as he is served.
+    /// Finds out how a request came and, where that counts, from where, and takes a place for whom a proxy
+    /// brings: to be kept for as long as he is served.
     ///
     /// # Errors
     /// His address has all of its places.
-    pub(super) fn introduce(&self, peer: Peer, headers: &impl Headers) -> Result<Introduced, Full> {
-        let asks = || self.edge().is_some_and(|edge| edge.gateway.auth.asks());
-        let client = (peer.is_proxy() || asks()).then(|| peer.client(&self.proxies, headers));
+    pub(super) fn introduce(
+        &self,
+        peer: Peer,
+        path: &str,
+        headers: &impl Headers,
+    ) -> Result<Introduced, Full> {
+        // A handshake does without where nobody is asked who it is: they come by the thousand.
+        let counts =
+            !sockets::is_path(path) || self.edge().is_some_and(|edge| edge.gateway.auth.asks());
+        let client = (peer.is_proxy() || counts).then(|| peer.client(&self.proxies, headers));
         let portion = match client.filter(|_| peer.is_proxy()) {
             Some(client) => {
                 tracing::debug!(%client, "a proxy brings a request");
@@ -231,7 +245,7 @@ impl Shared {
         };
         Ok(Introduced {
             scheme: peer.scheme(&self.proxies, headers),
-            whence: client.map(Whence),
+            whence: client.filter(|_| counts).map(Whence),
             portion,
         })
     }

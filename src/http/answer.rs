@@ -31,6 +31,9 @@ impl Refused {
         if let Some(detail) = self.failure.detail {
             body["detail"] = detail.into();
         }
+        if let Some(wait) = self.failure.retry_after_ms {
+            body["retry_after_ms"] = wait.into();
+        }
         body
     }
 }

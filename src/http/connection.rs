@@ -29,12 +29,10 @@ use super::{
     greeting::{self, Greeting},
     owed::Owed,
     peer::Peer,
+    refusals::Refusal,
     tls::Tls,
 };
 use crate::{callers::Permit, session::Socket};
-
-/// hyper's own bound on headers, which it keeps without asking for memory.
-const USUAL_HEADERS: usize = 100;
 
 /// What requests come over.
 pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {
@@ -234,6 +232,10 @@ async fn requests<S: Wire>(
         (Ended::Late, _) => farewell::tell(stream, farewell::LATE).await,
         (Ended::Badly(err), _) => {
             tracing::trace!(error = %err, "a connection ends");
+            if err.is_parse_too_large() {
+                shared.door.metrics().limited("head");
+                shared.refusals.tell(Refusal::Head, peer.address());
+            }
             // Who has sent nothing since the last answer is simply cut off.
             let late = err.is_timeout() && !read_buf.is_empty();
             if late {
@@ -259,10 +261,8 @@ fn builder(shared: &Shared) -> Builder {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(shared.head_timeout)
-        .max_buf_size(shared.head_bytes);
-    if shared.headers != USUAL_HEADERS {
-        builder.max_headers(shared.headers);
-    }
+        .max_buf_size(shared.head_bytes)
+        .max_headers(shared.headers);
     builder
 }
 

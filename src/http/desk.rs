@@ -28,6 +28,7 @@ use super::{
     headers::Asked,
     owed::{self, Owed},
     peer::Peer,
+    refusals::Refusal,
     sockets::{self, NotUpgraded},
     stream,
 };
@@ -91,9 +92,13 @@ impl Desk {
                 ..ErrorCode::Misdirected.into()
             }));
         }
-        let introduced = self.shared.introduce(self.peer, request.headers());
+        let introduced = self
+            .shared
+            .introduce(self.peer, request.uri().path(), request.headers());
         let introduced = introduced.map_err(|full| {
             self.shared.door.metrics().refused_connection(full.kind());
+            let from = self.peer.client(&self.shared.proxies, request.headers());
+            self.shared.refusals.tell(Refusal::Full(full), from);
             match stream::is_event_source(request.headers()) {
                 true => Box::new(stream::come_back(farewell::RETRY_MS)),
                 false => refuse(farewell::no_room()),
@@ -117,7 +122,7 @@ impl Service<hyper::Request<Incoming>> for Desk {
             Err(refused) => return Either::Left(ready(Ok(*refused))),
         };
         // A handshake goes no way through layers that are for pages, unless it is refused.
-        if matches!(request.uri().path(), sockets::ALL | sockets::ECHO)
+        if sockets::is_path(request.uri().path())
             && let Some(edge) = self.shared.edge()
         {
             match edge.upgrade(&Asked::from(&request)) {

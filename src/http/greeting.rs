@@ -92,9 +92,7 @@ fn open(said: &Bytes, shared: &Shared, edge: &Arc<Edge>, peer: Peer) -> Option<O
     }
     let target = head.path?;
     let (path, _) = target.split_once('?').unwrap_or((target, ""));
-    let asks = head.method == Some("GET")
-        && head.version == Some(1)
-        && matches!(path, sockets::ALL | sockets::ECHO);
+    let asks = head.method == Some("GET") && head.version == Some(1) && sockets::is_path(path);
     if !asks {
         return None;
     }
@@ -104,7 +102,7 @@ fn open(said: &Bytes, shared: &Shared, edge: &Arc<Edge>, peer: Peer) -> Option<O
         return None;
     }
     let mut extensions = Extensions::new();
-    let introduced = shared.introduce(peer, &headers).ok()?;
+    let introduced = shared.introduce(peer, uri.path(), &headers).ok()?;
     let portion = introduced.note(&mut extensions);
     let asked = Asked {
         method: &Method::GET,

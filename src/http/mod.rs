@@ -19,9 +19,11 @@ mod headers;
 mod hosts;
 mod origins;
 mod owed;
+mod pace;
 mod peer;
 mod pipeline;
 mod proxies;
+mod refusals;
 mod revoke;
 mod sockets;
 mod stream;
@@ -117,21 +119,24 @@ fn router(edge: Arc<Edge>) -> Router {
         .route(door::PIPELINE, get(pipeline::report))
         .route(door::DEAD_LETTERS, get(pipeline::dead_letters))
         .route_layer(from_fn_with_state(edge.clone(), pipeline::operators));
-    Router::new()
-        .route("/", get(console::page))
-        .route("/console/{file}", get(console::file))
-        .route("/rowcast.js", get(client::module))
-        .route("/rowcast.d.ts", get(client::types))
+    let of_clients = Router::new()
         .route("/api/topics", get(api::topics))
         .route("/api/topics/{type}/refresh", post(api::refresh))
         .route("/api/query/{type}", get(api::query))
         .route("/api/types", get(types::types))
         .route("/api/events", post(api::publish))
+        .route("/chat/update/info/", post(demo::update_info))
+        .route("/chat/update/record/", post(demo::update_record))
+        .route_layer(from_fn_with_state(edge.clone(), pace::kept));
+    Router::new()
+        .route("/", get(console::page))
+        .route("/console/{file}", get(console::file))
+        .route("/rowcast.js", get(client::module))
+        .route("/rowcast.d.ts", get(client::types))
+        .merge(of_clients)
         .route("/api/stream", get(stream::events))
         .merge(of_operators)
         .route("/api/revoke", post(revoke::revoke))
-        .route("/chat/update/info/", post(demo::update_info))
-        .route("/chat/update/record/", post(demo::update_record))
         .route(sockets::ALL, get(sockets::refused))
         .route(sockets::ECHO, get(sockets::refused))
         .fallback(|State(edge): State<Arc<Edge>>| async move { edge.refuse(ErrorCode::NotFound) })

@@ -29,6 +29,11 @@ impl Peer {
         }
     }
 
+    /// Where it is.
+    pub fn address(self) -> IpAddr {
+        self.address
+    }
+
     /// Whether it brings others, each request one.
     pub fn is_proxy(self) -> bool {
         self.is_proxy

@@ -14,7 +14,7 @@ use super::{
     Edge,
     headers::{Asked, Headers},
     upgrade::{Answer, Handshake, NoHandshake, compression, offers},
-    who::TOKEN,
+    who::{TOKEN, Whence},
 };
 use crate::{
     auth::{Admission, Presented, Refused},
@@ -30,6 +30,11 @@ pub const ALL: &str = "/socket/all/";
 
 /// The path of the tutorial's echo.
 pub const ECHO: &str = "/chat/socket/";
+
+/// Whether it is the path of one of them.
+pub fn is_path(path: &str) -> bool {
+    matches!(path, ALL | ECHO)
+}
 
 /// The subprotocol that means `hello=1`.
 const SUBPROTOCOL: &str = "rowcast";
@@ -166,6 +171,7 @@ impl Edge {
         let opening = self.opening(query, known.filter(|identity| !says_later(identity)));
         let opening = opening.map(|opening| Opening {
             hello_first: opening.hello_first || subprotocol.is_some(),
+            from: asked.extensions.get::<Whence>().map(|from| from.0),
             ..opening
         });
         let as_what = match (admission, opening) {
@@ -244,6 +250,7 @@ impl Edge {
             identity: identity.clone().unwrap_or_else(Identity::anonymous),
             share: Share::default(),
             owes_token: false,
+            from: None,
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {

@@ -98,7 +98,7 @@ impl Edge {
     }
 }
 
-/// Where a request comes from; noted where it counts who asks.
+/// Where a request comes from; noted where it counts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Whence(pub IpAddr);
 
@@ -121,7 +121,7 @@ pub async fn identified(
     let path = request.uri().path();
     let is_public = PUBLIC.contains(&path) || path.starts_with(PUBLIC_FILES);
     // A handshake has been judged, or is none and learns nothing.
-    if is_public || matches!(path, sockets::ALL | sockets::ECHO) {
+    if is_public || sockets::is_path(path) {
         return next.run(request).await;
     }
     let presented = edge.presented(&Asked::from(&request));

@@ -1,8 +1,8 @@
 //! A query without a socket: over HTTP or NATS.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use super::{Gateway, MAX_TRIES, SETTLE, inexact::Inexact, reads::pause};
+use super::{Gateway, MAX_TRIES, SETTLE, inexact::Inexact, reads::pause, requests::later};
 use crate::{
     callers::{Crowded, Share},
     identity::Identity,
@@ -12,6 +12,18 @@ use crate::{
 };
 
 impl Gateway {
+    /// Takes note of a request without a socket, which reaches the database or the bus.
+    ///
+    /// # Errors
+    /// [`ErrorCode::TooManyRequests`](crate::protocol::ErrorCode::TooManyRequests) where whoever asks has done so
+    /// too often, with when he may again.
+    pub fn keep_pace(&self, identity: &Identity, from: Option<IpAddr>) -> Result<(), Failure> {
+        self.pace.take(identity, from).map_err(|wait| {
+            self.metrics.limited("pace");
+            later(wait)
+        })
+    }
+
     /// One more query without a socket of somebody, while what is returned is kept.
     ///
     /// # Errors

@@ -18,7 +18,6 @@ mod lane;
 mod latest;
 mod link;
 mod place;
-mod rate;
 mod reads;
 mod replies;
 mod requests;
@@ -31,7 +30,7 @@ mod socket;
 mod stream;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,8 +43,6 @@ pub use filters::{Filters, NO_SUCH_TOPICS};
 use interests::Interests;
 pub use lane::Lanes;
 use lane::Seated;
-use rate::Bucket;
-pub use rate::Rate;
 use reads::Reads;
 use requests::Strikes;
 use rights::Rights;
@@ -55,7 +52,7 @@ use wire::Wire;
 
 use crate::{
     auth::Auth,
-    callers::{Identities, Share},
+    callers::{Bucket, Identities, Pace, Rate, Share},
     fanout::{Backlog, Pages},
     groups::Group,
     identity::Identity,
@@ -134,6 +131,8 @@ pub struct Gateway {
     pub identities: Identities,
     /// The queries without a socket of each identity that are under way.
     pub askers: Identities,
+    /// How often each may ask without a socket.
+    pub pace: Pace,
     /// The audience.
     pub group: Group,
     /// What is counted.
@@ -166,6 +165,8 @@ pub struct Opening {
     pub share: Share,
     /// Nobody knows yet who that is: the hello must bring a token.
     pub owes_token: bool,
+    /// Where he comes from, where that counts for tokens that follow.
+    pub from: Option<IpAddr>,
 }
 
 /// A direct query of this session.
@@ -207,6 +208,7 @@ struct Session {
     /// Who is connected. What he may see is judged by these claims, and by the newest of them.
     identity: Identity,
     rights: Rights,
+    from: Option<IpAddr>,
     /// Where the lane writes to this socket; taken when it is up to date for the first time.
     seat: Option<Seated>,
     /// The lane goes on along the stream: seq, cursor, interests and what was seen are there.
@@ -261,6 +263,7 @@ impl Session {
             wire,
             identity: Identity::anonymous(),
             rights: Rights::default(),
+            from: opening.from,
             seat: None,
             stands: false,
             confines: Confines::default(),

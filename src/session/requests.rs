@@ -8,9 +8,8 @@ use super::{
     Ask, End, NO_SUCH_TOPICS, Session, filters::TOO_MANY_TOPICS, interests::Interests,
     rights::Introduced,
 };
-use crate::{
-    protocol::{self, CloseReason, ErrorCode, Failure, Hello, Interest, Request, Rid, Select},
-    query::RETRY_AFTER_MS,
+use crate::protocol::{
+    self, CloseReason, ErrorCode, Failure, Hello, Interest, Request, Rid, Select,
 };
 
 /// Malformed frames within [`STRIKE_WINDOW`] that a session puts up with.
@@ -62,8 +61,6 @@ impl Session {
             Ok(request) => request.rid().cloned(),
         };
         self.gateway.metrics.limited("messages");
-        // A wait that is rounded down would be one too short.
-        let wait = u32::try_from(wait.as_millis() + 1).unwrap_or(u32::MAX);
         self.fail(later(wait).to(rid)).await
     }
 
@@ -124,8 +121,9 @@ impl Session {
         // Fresh pages after a replay are not the client's.
         let queued = self.asks.queued().filter(|ask| !ask.fresh_page).count();
         if queued >= config.queries_queued + free {
-            self.gateway.metrics.limited("queries");
-            return self.fail(later(RETRY_AFTER_MS).to(rid)).await;
+            return self
+                .fail(self.gateway.queries.refuse("queries").to(rid))
+                .await;
         }
         self.asks.work().queued.push_back(Ask {
             changes: self.confines.changes,
@@ -220,9 +218,11 @@ impl Session {
 }
 
 /// A refusal that says when to ask again.
-fn later(retry_after_ms: u32) -> Failure {
+pub(super) fn later(wait: Duration) -> Failure {
+    // A wait that is rounded down would be one too short.
+    let wait = u32::try_from(wait.as_millis() + 1).unwrap_or(u32::MAX);
     Failure {
-        retry_after_ms: Some(retry_after_ms),
+        retry_after_ms: Some(wait),
         ..ErrorCode::TooManyRequests.into()
     }
 }

@@ -129,7 +129,7 @@ impl Session {
             self.fail(failure.to(rid.cloned())).await?;
             return Ok(Introduced::No);
         }
-        let admission = auth.judge(&Presented::token(token.into_text())).await;
+        let admission = auth.judge(&self.presented(token)).await;
         match admission {
             Ok(identity) if self.may_become(&identity) => match self.go_on_as(identity) {
                 Ok(()) => Ok(Introduced::Yes),
@@ -160,7 +160,7 @@ impl Session {
         } else {
             match token {
                 None => Some(Failure::param("token: a string")),
-                Some(token) => match auth.judge(&Presented::token(token.into_text())).await {
+                Some(token) => match auth.judge(&self.presented(token)).await {
                     Ok(identity) if self.is_same(&identity) => {
                         let before = self.identity.clone();
                         let went_on = self.go_on_as(identity);
@@ -185,6 +185,11 @@ impl Session {
         self.entitled()?;
         let frame = protocol::ok(rid.as_ref(), &self.cursor);
         self.wire.send(frame).await
+    }
+
+    /// What an endpoint is asked with, as one of the questions of where the socket comes from.
+    fn presented(&self, token: Token) -> Presented {
+        Presented::token(token.into_text(), self.from)
     }
 
     /// Says why, and closes.

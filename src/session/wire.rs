@@ -17,10 +17,10 @@ use super::{
     events::Events,
     inbound::{Limits, Message, Violation},
     link::{Link, Received},
-    rate::{Bucket, Rate},
     socket::Socket,
 };
 use crate::{
+    callers::{Bucket, Rate},
     position::Position,
     protocol::{CloseReason, Encoded, MAX_HEADER_BYTES, put_header},
 };

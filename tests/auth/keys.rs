@@ -61,6 +61,55 @@ async fn keys_that_are_not_known_are_asked_for_once_in_a_while_whoever_names_the
 }
 
 #[tokio::test]
+async fn who_names_another_issuer_is_not_tried_on_this_ones_keys_and_has_nobody_asked() {
+    let (own, other) = (Pair::ed(), Pair::stranger());
+    let of = |pair: &Pair, kid: &str, iss: Json| {
+        let mut claims = json!({ "sub": "ann", "exp": now() + 60, "iss": iss });
+        if claims["iss"].is_null() {
+            claims.as_object_mut().unwrap().remove("iss");
+        }
+        pair.sign(Some(kid), &claims)
+    };
+    let others = [
+        json!("https://evil.example"),
+        json!(format!("{ISSUER}/")),
+        json!(ISSUER.to_uppercase()),
+        json!([ISSUER]),
+        json!(null),
+    ];
+    let issuer = Endpoint::new(set(&[own.named("one")])).await;
+    let server = following(&issuer);
+    is_served(&mut opened(&server, &[("token", &token(own, "one"))]).await).await;
+    let mut refused = 0;
+    for iss in &others {
+        for (pair, kid) in [(own, "one"), (own, "new"), (other, "one"), (other, "new")] {
+            let token = of(pair, kid, iss.clone());
+            let told = fetched(&server, QUERY, &[("token", &token)]).await;
+            assert_eq!(told, (401, "token_invalid".into()), "{iss} {kid}");
+            refused += 1;
+        }
+    }
+    let counted = server.counted("auth_refused_total{kind=\"issuer\"}").await;
+    assert_eq!((counted, issuer.asked().len()), (refused, 1));
+
+    // Where this one's keys are not known yet, and he may be asked, his tokens wait for him, and others do not.
+    let silent = Endpoint::new("").await;
+    silent.answers(Answer::Silence);
+    let server = following(&silent);
+    wait_until("the question", async || {
+        (silent.asked().len() == 1).then_some(())
+    })
+    .await;
+    for iss in &others {
+        let token = of(own, "new", iss.clone());
+        let told = fetched(&server, QUERY, &[("token", &token)]).await;
+        assert_eq!(told, (401, "token_invalid".into()), "{iss}");
+    }
+    let told = fetched(&server, QUERY, &[("token", &token(own, "new"))]).await;
+    assert_eq!(told, (503, "auth_unavailable".into()));
+}
+
+#[tokio::test]
 async fn an_issuer_who_is_away_at_the_start_is_no_reason_to_refuse_for_good() {
     let key = Pair::rsa();
     let issuer = Endpoint::new("").await;

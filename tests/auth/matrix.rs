@@ -341,8 +341,8 @@ async fn a_token_of_a_megabyte_is_refused_before_it_is_read() {
     );
     socket.send_text(&text).await;
     assert_eq!(socket.closed().await.code, 1009);
-    let fits = "e".repeat(8000);
-    is_refused(&server, "8 KB", &fits, "token_invalid").await;
+    let fits = "e".repeat(7000);
+    is_refused(&server, "7 KB", &fits, "token_invalid").await;
 }
 
 #[tokio::test]

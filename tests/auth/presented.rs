@@ -364,7 +364,7 @@ async fn tokens_of_the_configuration_are_known_by_their_hashes() {
 async fn a_token_may_be_as_long_as_the_limit_says_wherever_it_stands() {
     let auth = format!("[auth]\nkey = \"{SECRET}\"\n{CARE}");
     let server = Server::configured(
-        &format!("[limits]\ntoken_bytes = 8192\n{auth}"),
+        &format!("[server]\nmax_head_bytes = 16384\n[limits]\ntoken_bytes = 8192\n{auth}"),
         CARE_TABLES,
     );
     let long = |bytes: usize| ann(json!({ "groups": "x".repeat(bytes) }));

@@ -169,6 +169,20 @@ fn a_secret_in_the_configuration_is_in_no_error() {
         ),
         ("tokens = [{ sha256 = \"hush\" }]".into(), "auth.tokens[0]"),
         (
+            format!(
+                "tokens = [{{ sha256 = \"{}\", claims = {{ sub = true }} }}]",
+                "ab".repeat(32)
+            ),
+            "auth.tokens[0].claims: an exp is",
+        ),
+        (
+            format!(
+                "tokens = [{{ sha256 = \"{}\", claims = {{ exp = \"hush-hush\" }} }}]",
+                "ab".repeat(32)
+            ),
+            "auth.tokens[0].claims: an exp is",
+        ),
+        (
             "leeway_ms = 600001".into(),
             "auth.leeway_ms: 600001 is not allowed",
         ),

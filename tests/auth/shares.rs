@@ -250,6 +250,11 @@ async fn a_token_without_a_subject_counts_by_its_id_and_takes_its_place_along() 
     let _fourth = opened(&server, &[("token", &of("b"))]).await;
     assert!(full("b").await);
     assert_eq!(counted(&server).await, 4);
+    // Somebody with a subject is somebody else.
+    let named = ann(json!({ "jti": "b" }));
+    let answer = first.ask(auth(3, &named)).await;
+    assert_eq!(answer["error"], "forbidden", "{answer}");
+    is_served(&mut first).await;
     // Who has neither has no name to be counted by.
     let nameless = super::issuer::hs256(&json!({ "exp": super::now() + 60 }));
     let mut sockets = Vec::new();

@@ -28,8 +28,12 @@ const CROWD: usize = 300;
 
 fn asking(endpoint: &Endpoint, more: &str) -> Server {
     let url = endpoint.url();
-    // The crowd has one name, and some of it may not be gone when it comes again.
-    let server = format!("[server]\nmax_connections_per_identity = {}", 10 * CROWD);
+    // The crowd has one name, some of it may not be gone when it comes again, and whoever waits for something asks
+    // again and again.
+    let most = 10 * CROWD;
+    let server = format!(
+        "[server]\nmax_connections_per_identity = {most}\n[limits]\nrequests_burst = 1000000"
+    );
     guarded(&format!(
         "forward_url = \"{url}\"\nleeway_ms = 0\n{more}\n{server}"
     ))

@@ -10,7 +10,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use super::{connect, handshake, head, rest, send};
 use crate::{
-    support::{Raw, Server, raw::TEXT, wait_until},
+    support::{Raw, Server, raw::TEXT, wait_for, wait_until},
     wire::{CARE, CARE_TABLES},
 };
 
@@ -121,8 +121,12 @@ async fn a_socket_lives_on_beyond_the_deadline_of_its_head() {
 #[tokio::test]
 async fn a_head_that_is_too_long_or_has_too_many_headers_is_answered_with_431() {
     let server = care_for(10_000);
-    let many = (0..101).map(|at| format!("X-{at}: 1\r\n")).collect();
-    for headers in [format!("X: {}\r\n", "x".repeat(17 * 1024)), many] {
+    let many = |count: u32| {
+        (0..count)
+            .map(|at| format!("X-{at}: 1\r\n"))
+            .collect::<String>()
+    };
+    for headers in [format!("X: {}\r\n", "x".repeat(8 * 1024)), many(65)] {
         for path in ["/socket/all/", "/healthz"] {
             let mut stream = connect(&server).await;
             send(&mut stream, &handshake(path, &headers)).await;
@@ -130,12 +134,23 @@ async fn a_head_that_is_too_long_or_has_too_many_headers_is_answered_with_431() 
             assert!(told.starts_with("HTTP/1.1 431 "), "{path}: {told}");
         }
     }
-    // Fat cookies are no reason to refuse anybody.
-    let mut stream = connect(&server).await;
-    let cookie = format!("Cookie: {}\r\n", "x".repeat(8 * 1024));
-    send(&mut stream, &handshake("/socket/all/", &cookie)).await;
-    let told = head(&mut stream).await;
-    assert!(told.starts_with("HTTP/1.1 101 "), "{told}");
+    // The operator is told which setting it was, once, and how often.
+    let refused = "limited_total{kind=\"head\"}";
+    wait_until("the last of them to be counted", async || {
+        (server.counted(refused).await == 4).then_some(())
+    })
+    .await;
+    let setting = "server.max_head_bytes or server.max_headers";
+    wait_for("the log", || server.log().contains(setting).then_some(()));
+    assert_eq!(server.log().matches(setting).count(), 1);
+    // Fat cookies are no reason to refuse anybody, nor is what a proxy adds.
+    let cookie = format!("Cookie: {}\r\n", "x".repeat(7 * 1024));
+    for headers in [cookie, many(58)] {
+        let mut stream = connect(&server).await;
+        send(&mut stream, &handshake("/socket/all/", &headers)).await;
+        let told = head(&mut stream).await;
+        assert!(told.starts_with("HTTP/1.1 101 "), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -187,7 +187,10 @@ async fn behind_nginx_who_has_a_token_comes_in_and_everybody_else_is_told_why_no
     let issuer = Endpoint::new(json!({ "keys": [pair.named("one")] })).await;
     let changes = [
         ("127.0.0.1:9888", "127.0.0.1:0"),
-        ("per_address = 100", "per_address = 2"),
+        (
+            "trusted_proxies",
+            "max_connections_per_address = 2\ntrusted_proxies",
+        ),
         (JWKS, issuer.url()),
     ];
     let server = gateway(&replaced(&blocks("toml")[0], &changes), None);
