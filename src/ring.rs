@@ -301,6 +301,11 @@ impl Ring {
         self.end.subscribe()
     }
 
+    /// Wakes every session as if the ring had grown: something that one may have waited for is there.
+    pub fn wake(&self) {
+        self.end.send_modify(|_| {});
+    }
+
     /// Waits until the stream has passed what a read saw, but not longer than `settle`.
     ///
     /// # Cancel safety

@@ -4,6 +4,7 @@
 mod agreement;
 mod answers;
 mod apart;
+mod away;
 mod claims;
 mod compressed;
 mod events;
