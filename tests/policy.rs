@@ -12,3 +12,4 @@ mod home;
 mod roles;
 mod scene;
 mod start;
+mod worlds;
