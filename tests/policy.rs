@@ -12,4 +12,5 @@ mod home;
 mod roles;
 mod scene;
 mod start;
+mod work;
 mod worlds;
