@@ -27,10 +27,10 @@ pub async fn topics(
     let mut topics = Vec::new();
     for topic in edge.gateway.topics_of(&identity).iter() {
         let table = match topic.view {
-            Some(_) => edge.gateway.queries.describe(topic.clone()).await.ok(),
+            Some(_) => edge.gateway.queries.described(topic).await.ok(),
             None => None,
         };
-        topics.push(describe(topic, table.as_ref()));
+        topics.push(describe(topic, table.as_deref()));
     }
     let mut body = json!({ "topics": topics });
     if let Some(demo) = &edge.demo {

@@ -186,6 +186,40 @@ async fn only_who_takes_a_topic_whose_table_may_be_another_waits_for_its_descrip
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_ask_for_the_list_of_topics_the_database_is_asked_once() {
+    let cluster = Cluster::own(&[]);
+    let settings = [
+        ("ROWCAST__LIMITS__READS_WAITING", "16"),
+        // However long it takes all of them to come.
+        ("ROWCAST__DATABASE__QUERY_TIMEOUT_MS", "60000"),
+    ];
+    let database = cluster.database();
+    database.sql(MENU);
+    let settings = settings.map(|(name, value)| (name.into(), value.into()));
+    let home = Home::on(database, OPEN, settings.into()).await;
+    let gateway = &home.gateway;
+    cluster.freeze();
+    let client = reqwest::Client::new();
+    let ask = |path: &str| tokio::spawn(client.get(gateway.url(path)).bearer_auth(nurse()).send());
+    // More than wait and are asked at once.
+    let asked: Vec<_> = (0..180)
+        .map(|n| ask(["/api/topics", "/api/types"][n % 2]))
+        .collect();
+    wait_until("all who ask", async || {
+        (gateway.counted("connections").await >= 180).then_some(())
+    })
+    .await;
+    cluster.thaw();
+    for answer in asked {
+        let answer = in_time("an answer", answer).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200);
+        let body = answer.text().await.unwrap();
+        assert!(body.contains("dish") && body.contains("ward"), "{body}");
+    }
+    assert_eq!(gateway.counted("limited_total{limit=\"reads\"}").await, 0);
+}
+
 /// A gateway that nobody has come to before.
 async fn is_ready(gateway: &Server) {
     wait_until("a gateway", async || {
