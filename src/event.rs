@@ -95,7 +95,7 @@ pub struct Event {
     pub subject: Option<String>,
     /// Commit time of a change, or the time an application's event was accepted, in Unix ms.
     pub at_ms: i64,
-    /// As [`Change::tx`].
+    /// The same on all events of one group of transactions, as [`Change::tx`], but nothing can be read from it.
     pub tx: Option<Arc<str>>,
     /// As [`Change::xid`].
     pub xid: Option<u64>,

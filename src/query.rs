@@ -4,6 +4,7 @@
 //! What an index answers does not wait behind what may take seconds: all but one of the store's
 //! connections are for everybody, and the last one is kept for rows by their key and for first pages.
 
+mod descriptions;
 mod marks;
 mod shared;
 
@@ -11,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use descriptions::Descriptions;
 use marks::SETTLE_SLOW;
 pub use marks::{Marks, SETTLE};
 use shared::{Key, Shared};
@@ -54,6 +56,7 @@ struct Inner {
     short: mpsc::Sender<Ask>,
     long: mpsc::Sender<Ask>,
     shared: Shared,
+    descriptions: Descriptions,
     marks: Marks,
     timeout: Duration,
     requests: Arc<Semaphore>,
@@ -86,6 +89,7 @@ pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
         short,
         long,
         shared: shared.clone(),
+        descriptions: Descriptions::default(),
         marks: marks.clone(),
         timeout: limits.timeout + SETTLE_SLOW + SLACK,
         requests: Arc::new(Semaphore::new(limits.requests)),

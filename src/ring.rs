@@ -301,7 +301,8 @@ impl Ring {
         self.end.subscribe()
     }
 
-    /// Has everybody who waits for a change look up, although there is none.
+    /// Has everybody who waits for a change look up, although there is none: something else that one may wait for
+    /// is there.
     pub fn wake(&self) {
         self.end.send_modify(|_| {});
     }

@@ -4,6 +4,7 @@
 mod agreement;
 mod answers;
 mod apart;
+mod away;
 mod claims;
 mod compressed;
 mod events;
@@ -11,3 +12,5 @@ mod home;
 mod roles;
 mod scene;
 mod start;
+mod work;
+mod worlds;

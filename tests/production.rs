@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value as Json, json};
 use tokio_tungstenite::{connect_async, tungstenite::Message};
 
@@ -171,7 +172,6 @@ async fn client(addresses: Vec<String>, mut first: usize, last: Arc<AtomicU64>) 
         };
         seen.resumes += 1;
         while !done(&seen) {
-            use futures_util::StreamExt;
             let quiet = Duration::from_millis(500);
             match tokio::time::timeout(quiet, socket.next()).await {
                 // Nothing for a while: look whether this was all.
@@ -483,6 +483,41 @@ async fn a_refresh_asked_of_one_gateway_reaches_the_sockets_of_all() {
         let page = socket.next().await;
         assert_eq!(page["data"], json!([{"id": 1, "n": 0}]), "{page}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refreshes_that_come_one_after_the_other_are_few_reads_and_the_last_is_seen() {
+    let topics = "[[topics]]\ntype = \"page\"\ntable = \"t\"\npush = \"page\"\n";
+    let stack = Stack::new(topics, TABLES, 1);
+    let gateway = &stack.gateways[0];
+    let mut socket = gateway.socket("").await;
+    let client = async_nats::connect(stack.nats.url()).await.unwrap();
+    let mut told = client.subscribe("rowcast.control.refresh").await.unwrap();
+    client.flush().await.unwrap();
+    let before = gateway.counted("pages_read_total").await;
+    let begun = Instant::now();
+    let mut asked = 0;
+    for _ in 0..300 {
+        asked = rowcast::clock::now_ms();
+        let (status, _) = gateway.post("/api/topics/page/refresh", Json::Null).await;
+        assert_eq!(status, 202);
+    }
+    let seen = |page: &Json| page["ts"].as_i64().is_some_and(|at| at >= asked);
+    socket.next_where("a page of the last", seen).await;
+    let read = gateway.counted("pages_read_total").await - before;
+    client.flush().await.unwrap();
+    let mut messages = 0;
+    while told.next().now_or_never().flatten().is_some() {
+        messages += 1;
+    }
+    // One in 40 ms, and one that was due before.
+    let most = u64::try_from(begun.elapsed().as_millis()).unwrap() / 40 + 2;
+    assert!(read <= most, "{read} reads, at the most {most}");
+    let few = 1..=most;
+    assert!(
+        few.contains(&messages),
+        "{messages} messages, at the most {most}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

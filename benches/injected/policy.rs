@@ -181,6 +181,7 @@ impl Scene {
             topics,
             ring,
         });
+        gateway.filters.describe_guarded(&gateway.topics).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let clients = Command::new(env::current_exe().unwrap())
             .args(["clients", &listener.local_addr().unwrap().to_string()])

@@ -25,7 +25,7 @@ use crate::{
     position::Position,
     protocol::{GROUP, JsonLimits},
     ring::Ring,
-    session::{Filters, Gateway, Lanes, SessionConfig},
+    session::{self, Filters, Gateway, Lanes, SessionConfig},
     source::sqlite::Waker,
     store::demo::{self as demo_tables, DemoWriter},
     topic::Topics,
@@ -92,6 +92,7 @@ pub(super) async fn assemble(
                 relay: Some((relay, bus)),
             };
             running.captured(&loops).await;
+            described(&running.edge.gateway, &loops).await;
             Ok(running)
         }
         BusUrl::Nats(servers) => {
@@ -107,6 +108,7 @@ pub(super) async fn assemble(
             let at = (address, None);
             let edge = edge(&config, &loops, (&topics, &auth), bus.clone(), at).await?;
             passed_on(&bus, &edge.gateway.ring).await;
+            described(&edge.gateway, &loops).await;
             tokio::spawn(nats::tell_durability(bus.clone()));
             tokio::spawn(nats::compare(bus.clone(), topics, loops.clone()));
             let stop = loops.stops.relay.clone();
@@ -271,6 +273,16 @@ impl Running {
             passed_on(bus, ring).await;
         }
     }
+}
+
+/// Has guarded topics' tables described before the first client comes, and from then on.
+async fn described(gateway: &Arc<Gateway>, loops: &Loops) {
+    gateway.filters.describe_guarded(&gateway.topics).await;
+    let stop = loops.stops.fanout.clone();
+    loops.spawn(
+        "descriptions",
+        session::keep_described(gateway.clone(), stop),
+    );
 }
 
 /// Waits until the ring has come to where the bus is now, so that who returns at once is not told

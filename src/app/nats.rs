@@ -149,20 +149,20 @@ pub(super) async fn compare(bus: JetStreamBus, topics: Topics, loops: Loops) {
 
 /// Passes refreshes of page topics on: what is asked of one gateway, all of them do.
 pub(super) async fn refreshes(bus: JetStreamBus, pages: Pages, loops: Loops) {
-    let mut asked = pages.announced();
+    let asked = pages.announced();
     loop {
         let Ok(mut heard) = bus.control().await else {
             tokio::select! {
                 () = loops.stops.fanout.cancelled() => return,
                 () = tokio::time::sleep(RETRY_PAUSE) => continue,
                 // Nobody else can be told: at least this gateway does it.
-                Some(topic) = asked.recv() => { pages.refresh_here(&topic); continue; }
+                topic = asked.next() => { pages.refresh_here(&topic); continue; }
             }
         };
         loop {
             tokio::select! {
                 () = loops.stops.fanout.cancelled() => return,
-                Some(topic) = asked.recv() => {
+                topic = asked.next() => {
                     let body = Bytes::from(json!({ "type": &*topic }).to_string());
                     if bus.publish_control(REFRESH, body).await.is_err() {
                         pages.refresh_here(&topic);

@@ -8,8 +8,9 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::Notify,
     task::JoinSet,
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -40,9 +41,6 @@ const MAX_RETRY_PAUSES: u32 = 4;
 /// After so many failures the log says so.
 const FAILURES_TOLD: u32 = 3;
 
-/// Refreshes that wait to be told to other gateways; beyond them only this one does it.
-const ANNOUNCED: usize = 64;
-
 /// Transactions of one topic whose being visible is waited for; beyond them the page is as old as
 /// the newest of these makes it.
 const MAX_AWAITED: usize = 1024;
@@ -54,8 +52,8 @@ pub struct Pages {
     state: Arc<Mutex<State>>,
     /// For each page topic, to be told that its page is out of date.
     wakes: Arc<HashMap<Arc<str>, Arc<Notify>>>,
-    /// Where other gateways are to be told, too.
-    announce: Arc<OnceLock<mpsc::Sender<Arc<str>>>>,
+    /// Where other gateways are to be told, too, whoever tells them.
+    announce: Arc<OnceLock<Arc<Notify>>>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +61,18 @@ struct State {
     stale: BTreeMap<Arc<str>, Stale>,
     /// Pages as they were read last, for as long as nothing has touched them since.
     fresh: HashMap<Arc<str>, Fresh>,
+    /// Refreshes that all gateways are to be told of, and when each may be: however often one is asked for, they
+    /// are told once, and not again before [`INTERVAL`] is over.
+    asked: BTreeMap<Arc<str>, Instant>,
+    /// When they were told of one last.
+    told: HashMap<Arc<str>, Instant>,
+}
+
+/// The refreshes that all gateways are to be told of.
+#[derive(Debug)]
+pub struct Announced {
+    pages: Pages,
+    more: Arc<Notify>,
 }
 
 /// Why a page is to be read again.
@@ -102,22 +112,29 @@ impl Pages {
     }
 
     /// Refreshes asked of this gateway from now on, for whoever tells all gateways of them, this
-    /// one included. The first caller gets them.
-    pub fn announced(&self) -> mpsc::Receiver<Arc<str>> {
-        let (sender, receiver) = mpsc::channel(ANNOUNCED);
-        self.announce.get_or_init(|| sender);
-        receiver
+    /// one included. There is one such.
+    pub fn announced(&self) -> Announced {
+        Announced {
+            pages: self.clone(),
+            more: self.announce.get_or_init(Arc::default).clone(),
+        }
     }
 
     /// Has the topic's page read and pushed soon by every gateway; returns whether it is a page
-    /// topic.
+    /// topic. What is asked for several times at once is done once.
     pub fn refresh(&self, topic: &str) -> bool {
         let Some(topic) = self.page_topic(topic) else {
             return false;
         };
-        let announced = self.announce.get();
-        let told = announced.is_some_and(|to| to.try_send(topic.name.clone()).is_ok());
-        told || self.refresh_here(&topic.name)
+        let Some(more) = self.announce.get() else {
+            return self.refresh_here(&topic.name);
+        };
+        let mut state = self.lock();
+        let earliest = state.told.get(&topic.name).map(|told| *told + INTERVAL);
+        let due = earliest.unwrap_or_else(Instant::now);
+        state.asked.entry(topic.name.clone()).or_insert(due);
+        more.notify_one();
+        true
     }
 
     /// Has the topic's page read and pushed soon by this gateway, also to sockets that have seen
@@ -203,6 +220,41 @@ impl Pages {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Announced {
+    /// Waits for the next.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn next(&self) -> Arc<str> {
+        loop {
+            let due = match self.take() {
+                Ok(topic) => return topic,
+                Err(due) => due,
+            };
+            tokio::select! {
+                () = self.more.notified() => {}
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
+        }
+    }
+
+    /// One that is due; otherwise when the next one is, if any.
+    fn take(&self) -> Result<Arc<str>, Option<Instant>> {
+        let mut state = self.pages.lock();
+        let first = state.asked.iter().min_by_key(|(_, due)| **due);
+        let (topic, due) = first
+            .map(|(topic, due)| (topic.clone(), *due))
+            .ok_or(None)?;
+        let now = Instant::now();
+        if due > now {
+            return Err(Some(due));
+        }
+        state.asked.remove(&topic);
+        state.told.insert(topic.clone(), now);
+        Ok(topic)
     }
 }
 

@@ -27,10 +27,10 @@ pub async fn topics(
     let mut topics = Vec::new();
     for topic in edge.gateway.topics_of(&identity).iter() {
         let table = match topic.view {
-            Some(_) => edge.gateway.queries.describe(topic.clone()).await.ok(),
+            Some(_) => edge.gateway.queries.described(topic).await.ok(),
             None => None,
         };
-        topics.push(describe(topic, table.as_ref()));
+        topics.push(describe(topic, table.as_deref()));
     }
     let mut body = json!({ "topics": topics });
     if let Some(demo) = &edge.demo {
@@ -123,15 +123,21 @@ pub async fn publish(State(edge): State<Arc<Edge>>, request: Request) -> Respons
 }
 
 impl Edge {
+    /// Refuses who may not have all others told something.
+    fn may_tell(&self, identity: &Identity) -> Result<(), Failure> {
+        match self.gateway.auth.may_publish(identity) {
+            true => Ok(()),
+            false => Err(Failure {
+                detail: Some("token: one with the claims of auth.publish"),
+                ..ErrorCode::Forbidden.into()
+            }),
+        }
+    }
+
     async fn publish(&self, request: Request) -> Result<String, Failure> {
         let identity = request.extensions().get::<Identity>().cloned();
         let identity = identity.unwrap_or_else(Identity::anonymous);
-        if !self.gateway.auth.may_publish(&identity) {
-            return Err(Failure {
-                detail: Some("token: one with the claims of auth.publish"),
-                ..ErrorCode::Forbidden.into()
-            });
-        }
+        self.may_tell(&identity)?;
         let text = answer::json_text(request, self.body_timeout)
             .await?
             .ok_or(ErrorCode::BadJson)?;
@@ -152,12 +158,15 @@ impl Edge {
     }
 }
 
-/// `POST /api/topics/{type}/refresh`
+/// `POST /api/topics/{type}/refresh`. It has the database read for everybody, so it is for those who may publish.
 pub async fn refresh(
     State(edge): State<Arc<Edge>>,
     Extension(identity): Extension<Identity>,
     name: Name,
 ) -> Response {
+    if let Err(failure) = edge.may_tell(&identity) {
+        return edge.refuse(failure).into_response();
+    }
     let topic = name
         .ok()
         .and_then(|Path(name)| edge.gateway.topic(&name, &identity));

@@ -46,7 +46,10 @@ impl Edge {
         let mut described = Vec::new();
         for topic in self.gateway.topics_of(identity).iter() {
             let table = match topic.view {
-                Some(_) => Some(self.gateway.queries.describe(topic.clone()).await?),
+                Some(_) => {
+                    let table = self.gateway.queries.described(topic).await?;
+                    Some(Arc::unwrap_or_clone(table))
+                }
                 None => None,
             };
             described.push((topic.clone(), table));

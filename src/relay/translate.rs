@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use crate::{
     event::{Body, Change, ChangeData, EMITTED, Event, MAX_EVENT_BYTES, Op, What},
@@ -22,10 +23,16 @@ const ENVELOPE_BYTES: usize = 16 * 1024;
 /// A longer key is not repeated as the event's subject: escaped, it must fit the envelope.
 const MAX_SUBJECT_BYTES: usize = 1024;
 
+/// Bytes of a group's name: of the groups that a bus keeps no two will have the same.
+const GROUP_BYTES: usize = 8;
+
 /// Turns changes into events, and remembers each view's condition as compiled for its table.
 pub struct Translator {
     topics: Topics,
     origin: String,
+    /// Somebody may see less than others: every event says of which transaction it is. One that did so only
+    /// where there are several would tell of those that he does not see.
+    guards: bool,
     conditions: HashMap<Arc<str>, Compiled>,
 }
 
@@ -56,7 +63,9 @@ enum Seen<'a> {
 impl Translator {
     /// A translator for these topics; `origin` begins every event's `source`.
     pub fn new(topics: Topics, origin: String) -> Self {
+        let guards = topics.iter().any(|topic| topic.is_guarded());
         Self {
+            guards,
             topics,
             origin,
             conditions: HashMap::new(),
@@ -285,6 +294,20 @@ impl Translator {
         }
     }
 
+    /// By what events of one transaction are told: the same again after a restart, and nothing that says where in
+    /// the log the transaction stands, which would tell how much others write.
+    fn group(&self, change: &Change) -> Option<Arc<str>> {
+        let checkpoint = &change.checkpoint;
+        let alone = || self.guards.then(|| format!("{:x}", checkpoint.high).into());
+        let named = change.tx.clone().or_else(alone)?;
+        let hash = Sha256::new()
+            .chain_update(checkpoint.source.as_bytes())
+            .chain_update([0])
+            .chain_update(named.as_bytes())
+            .finalize();
+        Some(row::hex(&hash[..GROUP_BYTES])[2..].into())
+    }
+
     fn event(
         &self,
         topic: &Topic,
@@ -299,7 +322,7 @@ impl Translator {
             topic: topic.name.clone(),
             subject,
             at_ms: change.at_ms,
-            tx: change.tx.clone(),
+            tx: self.group(change),
             xid: change.xid,
             body: Body::Change { checkpoint, data },
         }
@@ -323,7 +346,7 @@ impl Translator {
             topic: topic.name.clone(),
             subject: None,
             at_ms: change.at_ms,
-            tx: change.tx.clone(),
+            tx: self.group(change),
             xid: change.xid,
             body: Body::Emitted {
                 checkpoint,

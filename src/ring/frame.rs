@@ -87,6 +87,12 @@ impl Frame {
         change.is_some_and(|change| change.op == Op::Reload)
     }
 
+    /// Whether it tells of one row, which not everybody may see.
+    pub fn is_of_a_row(&self) -> bool {
+        let change = self.change.as_ref().filter(|_| self.text.is_some());
+        change.is_some_and(|change| change.key.is_some())
+    }
+
     /// Bytes that it takes in the ring from the beginning.
     pub fn cost(&self) -> usize {
         let change = self.change.as_ref().map_or(0, |change| change.cost());

@@ -32,6 +32,9 @@ impl Session {
                 break;
             }
             for frame in &frames {
+                if !self.can_judge(frame) {
+                    break 'window;
+                }
                 if let Some((verdict, text)) = self.shown(frame, superseded).await {
                     window.push(frame, verdict, text);
                 }
@@ -54,6 +57,9 @@ impl Session {
     ) -> Result<(), End> {
         let (mut window, mut cursor) = (Window::default(), self.cursor.clone());
         for frame in frames {
+            if !self.can_judge(frame) {
+                break;
+            }
             if let Some((verdict, text)) = self.shown(frame, &[]).await {
                 window.push(frame, verdict, text);
             }

@@ -1,13 +1,14 @@
-//! What follows from who is connected: what is sent of guarded topics, and what becomes of what was asked for
-//! when somebody turns out to have other claims.
+//! What follows from who is connected: how far the session goes along the stream, and what becomes of what was
+//! asked for when somebody turns out to have other claims.
 
-use tokio::time::Instant;
+use std::sync::Arc;
 
-use super::{Ask, End, Session, stream::RETRY};
+use super::{Ask, End, Session};
 use crate::{
     identity::Identity,
     policy,
     protocol::{self, ErrorCode, Failure, ResetReason},
+    ring::Frame,
 };
 
 /// A random wait that a client takes before it queries again: claims seldom change for many at once.
@@ -16,38 +17,34 @@ const RESET_AFTER_MS: [u32; 2] = [0, 500];
 /// Within which confines a session goes on along the stream.
 #[derive(Debug, Default)]
 pub struct Confines {
-    /// The interests leave out what the client may not see.
-    pub drawn: bool,
     /// The client is not told yet that they are others than before.
-    untold: bool,
+    pub untold: bool,
     /// How often they have been.
     pub changes: u32,
-}
-
-impl Confines {
-    /// Whether there is nothing to be drawn, nor to be told.
-    pub fn is_settled(&self) -> bool {
-        self.drawn && !self.untold
-    }
+    /// The topic of the row that it came to and could not judge.
+    pub stopped_at: Option<Arc<str>>,
 }
 
 impl Session {
-    /// Whether guarded topics' events can be judged by who is connected. Until they can, nothing is sent.
-    pub(super) async fn is_confined(&mut self) -> bool {
-        if self.confines.drawn {
+    /// Whether a frame can be judged by who is connected. Where not, the session must stop before it: what
+    /// comes behind it would be out of order.
+    pub(super) fn can_judge(&mut self, frame: &Frame) -> bool {
+        if self.silent || !self.interests.cannot_judge(frame) {
             return true;
         }
-        if self.clocks.retry.is_some() {
-            return false;
-        }
-        match self.gateway.scopes(&self.identity).await {
-            Ok(scopes) => {
-                self.interests.confine(scopes);
-                self.confines.drawn = true;
+        self.confines.stopped_at = Some(frame.topic.clone());
+        self.may_go_on()
+    }
+
+    /// Whether what the session has stopped at can be judged by now, or concerns it no more.
+    pub(super) fn may_go_on(&mut self) -> bool {
+        if let Some(topic) = &self.confines.stopped_at {
+            if self.interests.awaits(topic, &self.gateway.filters) {
+                return false;
             }
-            Err(_) => self.clocks.retry = Some(Instant::now() + RETRY),
+            self.confines.stopped_at = None;
         }
-        self.confines.drawn
+        true
     }
 
     /// Takes note that somebody is connected in place of who was.
@@ -60,7 +57,6 @@ impl Session {
             .iter()
             .filter(|topic| topic.is_guarded());
         if guarded.any(|topic| before(topic) != now(topic)) {
-            self.confines.drawn = false;
             self.confines.untold = true;
             self.confines.changes += 1;
         }

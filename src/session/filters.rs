@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use tokio::sync::OnceCell;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 
 use super::scopes::{Scope, ScopeKey};
 use crate::{
@@ -38,12 +41,15 @@ pub struct Filter {
     pub(super) table: Arc<Table>,
 }
 
+/// A table that is being described, or was: all who wait for it wait for the same answer.
+type Described = Shared<BoxFuture<'static, Result<Arc<Table>, Failure>>>;
+
 /// A table's description, asked for once, and the filters compiled for it.
 #[derive(Debug)]
 struct Shape {
     /// [`Ring::reloads`] when it was asked for: a greater number means that it may be out of date.
     reloads: u64,
-    table: Arc<OnceCell<Arc<Table>>>,
+    table: Described,
     /// By the columns that may be named, and the conditions.
     known: Known<(Vec<String>, String), Filter>,
     scopes: Known<ScopeKey, Scope>,
@@ -135,12 +141,22 @@ impl Filters {
 
     /// The topic's table, which is described once for all until a reload of the topic passes.
     pub(super) async fn table(&self, topic: &Arc<Topic>) -> Result<Arc<Table>, Failure> {
-        let cell = self.cell(&topic.name);
-        let described = cell.get_or_try_init(|| async {
-            let table = self.queries.describe(topic.clone()).await?;
-            Ok::<_, Failure>(Arc::new(table))
-        });
-        Ok(described.await?.clone())
+        let described = self.described(topic);
+        let found = described.clone().await;
+        if found.is_err() {
+            // Who comes next asks anew.
+            self.of(&topic.name, |shape| {
+                if shape.table.ptr_eq(&described) {
+                    shape.table = self.describe(topic);
+                }
+            });
+        }
+        found
+    }
+
+    /// The topic's table, where it is described as it is now. Nothing is asked.
+    pub(super) fn known_table(&self, topic: &Arc<Topic>) -> Option<Arc<Table>> {
+        self.described(topic).peek()?.clone().ok()
     }
 
     /// A scope that was compiled for this description of the table.
@@ -169,22 +185,29 @@ impl Filters {
         self.lock().get_mut(topic).map(then)
     }
 
-    fn cell(&self, topic: &Arc<str>) -> Arc<OnceCell<Arc<Table>>> {
-        let reloads = self.ring.reloads(topic);
+    fn described(&self, topic: &Arc<Topic>) -> Described {
+        let reloads = self.ring.reloads(&topic.name);
         let mut shapes = self.lock();
-        let fresh = |shape: &&mut Shape| shape.reloads >= reloads;
-        if let Some(shape) = shapes.get_mut(topic).filter(fresh) {
+        let fresh = |shape: &&Shape| shape.reloads >= reloads;
+        if let Some(shape) = shapes.get(&topic.name).filter(fresh) {
             return shape.table.clone();
         }
         let shape = Shape {
             reloads,
-            table: Arc::default(),
+            table: self.describe(topic),
             known: Known::default(),
             scopes: Known::default(),
         };
         let table = shape.table.clone();
-        shapes.insert(topic.clone(), shape);
+        shapes.insert(topic.name.clone(), shape);
         table
+    }
+
+    /// Asks as soon as somebody waits for the answer.
+    fn describe(&self, topic: &Arc<Topic>) -> Described {
+        let (queries, topic) = (self.queries.clone(), topic.clone());
+        let asked = async move { queries.describe(topic).await.map(Arc::new) };
+        asked.boxed().shared()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Shape>> {

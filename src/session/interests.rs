@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    filters::{Filter, TOO_MANY_TOPICS},
+    filters::{Filter, Filters, TOO_MANY_TOPICS},
     scopes::{Scope, Scopes, Stake},
 };
 use crate::{
@@ -138,6 +138,36 @@ impl Interests {
         self.0.as_deref().is_some_and(judged)
     }
 
+    /// Whether a change of a row cannot be judged yet, though its topic is taken.
+    pub fn cannot_judge(&self, frame: &Frame) -> bool {
+        let Some(choice) = &self.0 else {
+            return false;
+        };
+        let is_unknown = || {
+            let scope = choice.scope(&frame.topic).and_then(Option::as_ref);
+            scope.is_some_and(|scope| scope.is_unknown())
+        };
+        frame.is_of_a_row() && is_unknown() && self.takes(&frame.topic)
+    }
+
+    /// Whether rows of a topic that is taken cannot be judged, by what is known of its table by now.
+    pub fn awaits(&mut self, topic: &str, filters: &Filters) -> bool {
+        let takes = self.takes(topic);
+        let Some(choice) = self.0.as_mut().filter(|_| takes) else {
+            return false;
+        };
+        let scopes = choice.scopes.iter_mut();
+        let mut scopes = scopes.filter_map(|(name, scope)| Some((name, scope.as_mut()?)));
+        let Some((_, scope)) = scopes.find(|(name, _)| ***name == *topic) else {
+            return false;
+        };
+        if scope.is_unknown() {
+            *scope = filters.scope(&scope.topic);
+            choice.listed = false;
+        }
+        scope.is_unknown()
+    }
+
     /// The form in which this socket gets a frame, and its text; `None` for one that it does not
     /// get.
     pub fn form(&self, frame: &Frame) -> Option<(Verdict, Encoded)> {
@@ -190,8 +220,8 @@ impl Interests {
     /// now.
     ///
     /// A filter that does not fit the table any more is gone, and every row is sent that may be: its client has
-    /// been told to query again, and is told why it cannot. A policy that does not fit it lets nothing
-    /// through. While the database cannot be asked both stay as they are.
+    /// been told to query again, and is told why it cannot; while the database cannot be asked it stays as it is.
+    /// A policy that does not fit it lets nothing through, and until the table is described no row is judged.
     pub async fn refresh(&mut self, gateway: &super::Gateway, topic: &str) {
         let Some(choice) = &mut self.0 else {
             return;
@@ -200,10 +230,8 @@ impl Interests {
         let scope = choice.scopes.iter_mut().find(|(name, _)| **name == *topic);
         if let Some((_, scope)) = scope {
             seen = scope.as_ref().map(|scope| scope.topic.clone());
-            if let Some(scope) = scope
-                && let Ok(fresh) = gateway.filters.scope(&scope.topic).await
-            {
-                *scope = fresh;
+            if let Some(scope) = scope {
+                *scope = gateway.filters.scope(&scope.topic);
                 choice.listed = false;
             }
         }

@@ -6,6 +6,7 @@ mod asks;
 mod condense;
 mod confines;
 pub mod deflate;
+mod described;
 mod echo;
 mod entrance;
 mod events;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use asks::Asks;
 use confines::Confines;
+pub use described::keep_described;
 pub use echo::{echo, mirror};
 pub use entrance::{CONNECTIONS, crowded, join, refuse, stream};
 pub use filters::{Filters, NO_SUCH_TOPICS};

@@ -142,10 +142,8 @@ impl Session {
 
     /// Has the lane go on, where nothing but the stream is left to be sent.
     fn stand(&mut self) {
-        let waits = !self.asks.are_done()
-            || self.silent
-            || self.is_owed_pages()
-            || !self.confines.is_settled();
+        let waits =
+            !self.asks.are_done() || self.silent || self.is_owed_pages() || self.confines.untold;
         let (Some(seq), false) = (self.seq, waits) else {
             return;
         };

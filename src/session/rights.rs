@@ -75,9 +75,9 @@ impl Session {
             share: std::mem::take(&mut self.rights.share),
             ..Rights::of(&self.gateway.auth, &identity)
         };
+        let scopes = self.gateway.scopes(&identity);
+        self.interests.confine(scopes);
         self.identity = identity;
-        // Where nothing is guarded nobody is confined, whoever it is.
-        self.confines.drawn = !self.gateway.topics.iter().any(|topic| topic.is_guarded());
     }
 
     /// Refuses to go on where the rights are over.

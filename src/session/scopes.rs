@@ -12,7 +12,6 @@ use crate::{
     identity::Identity,
     policy,
     predicate::{Predicate, Unbound},
-    protocol::Failure,
     row::Value,
     topic::{Claims, Table, Topic, Topics},
 };
@@ -37,6 +36,8 @@ enum Allowed {
     Where(Predicate, Arc<Table>),
     /// None: the policy does not fit the table any more.
     None,
+    /// None yet, for the table is not described as it is now.
+    Unknown,
 }
 
 /// Of every guarded topic what somebody may see; none of one that does not exist for him.
@@ -57,7 +58,8 @@ pub enum Stake {
 }
 
 impl Scope {
-    /// What may be seen of a topic, which is as somebody sees it; `table` describes it where rows are judged.
+    /// What may be seen of a topic, which is as somebody sees it; `table` describes it where rows are judged. As
+    /// long as there is none, [`Self::is_unknown`].
     pub fn of(topic: &Arc<Topic>, table: Option<Arc<Table>>) -> Self {
         let view = topic.view.as_ref();
         let policy = view.and_then(|view| view.policy.as_ref());
@@ -69,7 +71,7 @@ impl Scope {
                     Allowed::None
                 }
             },
-            (Some(_), None) => Allowed::None,
+            (Some(_), None) => Allowed::Unknown,
             (None, _) => Allowed::All,
         };
         let columns = view.map(|view| &view.columns[..]).unwrap_or_default();
@@ -80,9 +82,14 @@ impl Scope {
         }
     }
 
-    /// Whether nothing may be seen.
+    /// Whether no row may be seen, or none yet.
     pub fn is_shut(&self) -> bool {
-        matches!(self.rows, Allowed::None)
+        matches!(self.rows, Allowed::None | Allowed::Unknown)
+    }
+
+    /// Whether it is to be found out yet which rows may be seen.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.rows, Allowed::Unknown)
     }
 
     /// Whether a filter names only what may be seen.
@@ -96,18 +103,16 @@ impl Scope {
     pub fn policy(&self) -> Option<(&Predicate, &Arc<Table>)> {
         match &self.rows {
             Allowed::Where(predicate, table) => Some((predicate, table)),
-            Allowed::All | Allowed::None => None,
+            Allowed::All | Allowed::None | Allowed::Unknown => None,
         }
     }
 
     /// What a lane looks at.
     pub fn stake(&self) -> Stake {
-        let Some((predicate, table)) = self.policy() else {
-            return if self.is_shut() {
-                Stake::None
-            } else {
-                Stake::Any
-            };
+        let (predicate, table) = match &self.rows {
+            Allowed::Where(predicate, table) => (predicate, table),
+            Allowed::None => return Stake::None,
+            Allowed::All | Allowed::Unknown => return Stake::Any,
         };
         match predicate.pinned() {
             Some((column, values)) => {
@@ -120,29 +125,20 @@ impl Scope {
 }
 
 impl Filters {
-    /// Compiles what may be seen of a topic, which is as somebody sees it, for its table as it is now. The
-    /// database is asked as for a filter, and only where rows are judged.
-    ///
-    /// # Errors
-    /// The table cannot be described now.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn scope(&self, topic: &Arc<Topic>) -> Result<Arc<Scope>, Failure> {
+    /// Compiles what may be seen of a topic, which is as somebody sees it, for its table as it is now. Nothing is
+    /// asked: see [`Scope::is_unknown`].
+    pub fn scope(&self, topic: &Arc<Topic>) -> Arc<Scope> {
         let view = topic.view.as_ref();
         let columns = view.map(|view| view.columns.clone()).unwrap_or_default();
         let policy = view.and_then(|view| view.policy.as_ref());
         let key = (columns, policy.map(|policy| policy.claims().clone()));
-        let table = match policy {
-            Some(_) => Some(self.table(topic).await?),
-            None => None,
-        };
+        let table = policy.and_then(|_| self.known_table(topic));
         if let Some(known) = self.known_scope(&topic.name, &key, table.as_ref()) {
-            return Ok(known);
+            return known;
         }
         let scope = Arc::new(Scope::of(topic, table));
         self.remember_scope(&topic.name, key, &scope);
-        Ok(scope)
+        scope
     }
 }
 
@@ -162,18 +158,13 @@ impl Gateway {
     }
 
     /// Of every guarded topic what somebody may see of its events.
-    ///
-    /// # Errors
-    /// A table cannot be described now.
-    pub(super) async fn scopes(&self, identity: &Identity) -> Result<Scopes, Failure> {
-        let mut scopes = Vec::new();
-        for topic in self.topics.iter().filter(|topic| topic.is_guarded()) {
-            let scope = match self.topic(&topic.name, identity) {
-                Some(seen) => Some(self.filters.scope(&seen).await?),
-                None => None,
-            };
-            scopes.push((topic.name.clone(), scope));
-        }
-        Ok(scopes.into())
+    pub(super) fn scopes(&self, identity: &Identity) -> Scopes {
+        let guarded = self.topics.iter().filter(|topic| topic.is_guarded());
+        let scopes = guarded.map(|topic| {
+            let seen = self.topic(&topic.name, identity);
+            let scope = seen.map(|seen| self.filters.scope(&seen));
+            (topic.name.clone(), scope)
+        });
+        scopes.collect()
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The wait before the bus is asked again.
-pub(super) const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
+const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// A random wait that clients take before they query again, so that not all do at once.
 const RESET_AFTER_MS: [u32; 2] = [0, 3000];
@@ -27,7 +27,7 @@ pub(super) enum Walk {
     There,
     /// Beyond the place, because the client had to be told to reset on the way.
     Beyond,
-    /// The bus cannot be read now.
+    /// The bus cannot be read now, or what comes next cannot be judged.
     Stuck,
 }
 
@@ -107,10 +107,10 @@ impl Session {
         limit: Option<&Place>,
         superseded: &[Arc<str>],
     ) -> Result<Walk, End> {
-        if !self.is_confined().await {
-            return Ok(Walk::Stuck);
-        }
-        loop {
+        'walk: loop {
+            if !self.may_go_on() {
+                return Ok(Walk::Stuck);
+            }
             let Some(seq) = self.seq else {
                 match self.walk_on_bus(limit).await? {
                     Some(walk) => return Ok(walk),
@@ -133,7 +133,11 @@ impl Session {
                 self.skim(seq, until, superseded).await?;
                 continue;
             }
-            for frame in &frames {
+            for (frame, at) in frames.iter().zip(seq..) {
+                self.seq = Some(at);
+                if !self.can_judge(frame) {
+                    continue 'walk;
+                }
                 self.push(frame, superseded).await?;
             }
             self.seq = Some(next);
@@ -172,6 +176,9 @@ impl Session {
                 match self.mode {
                     Mode::Every => {
                         for frame in frames {
+                            if !self.can_judge(frame) {
+                                break;
+                            }
                             self.push(frame, &[]).await?;
                         }
                     }
@@ -261,6 +268,7 @@ impl Session {
         self.cursor = head.position;
         self.replaying = false;
         self.missed_pages = false;
+        self.confines.stopped_at = None;
         // Of another history nobody has seen anything.
         self.seen = Seen::default();
         // A reload may have been among what is lost.

@@ -44,6 +44,32 @@ async fn with_sign_in_operators_publish_and_those_who_are_named_and_nobody_else(
     }
 }
 
+/// The status with which somebody's wish is answered that a topic's page be read again.
+async fn refreshed(server: &Server, topic: &str, token: &str) -> u16 {
+    let url = server.url(&format!("/api/topics/{topic}/refresh"));
+    let asked = reqwest::Client::new().post(url).header("token", token);
+    asked.send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn who_may_not_publish_has_no_page_read_again_for_everybody() {
+    let server = with_secret(WRITERS);
+    for (role, status, absent) in [
+        ("writer", 202, 404),
+        ("admin", 202, 404),
+        ("nurse", 403, 403),
+    ] {
+        let token = ann(json!({ "role": role }));
+        assert_eq!(refreshed(&server, "board", &token).await, status, "{role}");
+        // Nor is told whether there is a topic of that name.
+        assert_eq!(
+            refreshed(&server, "nothing", &token).await,
+            absent,
+            "{role}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn what_was_refused_is_nowhere_and_takes_nobodys_id() {
     let server = with_secret(WRITERS);

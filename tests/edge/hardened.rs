@@ -253,7 +253,7 @@ async fn behind_nginx_who_has_a_token_comes_in_and_everybody_else_is_told_why_no
         ("GET /metrics", 404, 404),
         ("GET /api/pipeline", 404, 404),
         ("GET /api/topics", 401, 200),
-        ("POST /api/topics/board/refresh", 401, 202),
+        ("POST /api/topics/board/refresh", 401, 403),
     ] {
         for (who, status) in [("", stranger), (&*ann, known)] {
             let headers = format!("{host}{who}Content-Length: 0\r\n");

@@ -2,6 +2,10 @@
 //! is another's are answered in the same bytes.
 
 use serde_json::{Value as Json, json};
+use tokio_tungstenite::{
+    connect_async,
+    tungstenite::{Error, client::IntoClientRequest},
+};
 
 use super::home::{CANARY, Home, cook, doctor, is_innocent, nurse, stranger, token};
 use crate::support::{Socket, in_time};
@@ -260,6 +264,34 @@ async fn what_is_anothers_and_what_is_not_there_are_answered_alike() {
         assert_eq!(answers[0], answers[1], "{method} {path}");
         assert!(answers[0].0 >= 400, "{:?}", answers[0]);
     }
+}
+
+/// How a handshake is refused.
+async fn refused(home: &Home, token: &str, parameters: &str) -> (u16, Vec<u8>) {
+    let url = format!("ws://{}/socket/all/?{parameters}", home.gateway.address());
+    let mut request = url.into_client_request().unwrap();
+    let headers = request.headers_mut();
+    headers.insert("token", token.parse().unwrap());
+    match in_time("a handshake", connect_async(request)).await {
+        Err(Error::Http(answer)) => {
+            let body = answer.body().clone().unwrap_or_default();
+            (answer.status().as_u16(), body)
+        }
+        other => panic!("{parameters}: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_for_what_is_not_ones_own_is_refused_like_one_for_what_is_not_there() {
+    let home = Home::open().await;
+    for types in ["patient", "visit,patient", "patient,patient"] {
+        let theirs = refused(&home, &cook(), &format!("types={types}")).await;
+        let absent = types.replace("patient", "nosuchone");
+        let nobodys = refused(&home, &cook(), &format!("types={absent}")).await;
+        assert_eq!(theirs, nobodys, "{types}");
+        assert_eq!(theirs.0, 400, "{types}");
+    }
+    home.socket(&nurse(), "types=patient").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

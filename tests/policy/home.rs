@@ -57,12 +57,17 @@ impl Home {
 
     /// The same with environment variables for the gateway.
     pub async fn plagued(env: Vec<(String, String)>) -> Self {
-        let (database, nats) = (postgres::database(), Nats::start());
+        Self::on(postgres::database(), "", env).await
+    }
+
+    /// The same in a database of the caller's, with more topics beside those of the document.
+    pub async fn on(database: Database, topics: &str, env: Vec<(String, String)>) -> Self {
+        let nats = Nats::start();
         database.sql(&block("sql"));
         database.sql(ROWS);
         let config = format!(
             "[database]\nurl = \"{}\"\nslot = \"slot_{}\"\nheartbeat_interval_ms = 500\n\
-             [bus]\nurl = \"{}\"\n[auth]\nkey = \"{SECRET}\"\npublish = {{ tenant = \"oak\" }}\n{}",
+             [bus]\nurl = \"{}\"\n[auth]\nkey = \"{SECRET}\"\npublish = {{ tenant = \"oak\" }}\n{}{topics}",
             database.url(),
             database.name(),
             nats.url(),

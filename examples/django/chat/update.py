@@ -6,6 +6,7 @@ import urllib.request
 from django.db import transaction
 
 ROWCAST = os.environ.get('ROWCAST_URL', 'http://127.0.0.1:8888')
+TOKEN = os.environ.get('ROWCAST_TOKEN')
 
 
 class AllDataConsumersUpdate:
@@ -14,8 +15,10 @@ class AllDataConsumersUpdate:
     def _refresh(self, the_type):
         def post():
             url = f'{ROWCAST}/api/topics/{the_type}/refresh'
+            headers = {'token': TOKEN} if TOKEN else {}
             try:
-                urllib.request.urlopen(urllib.request.Request(url, method='POST'), timeout=2).close()
+                request = urllib.request.Request(url, method='POST', headers=headers)
+                urllib.request.urlopen(request, timeout=2).close()
             except OSError:
                 logging.getLogger(__name__).exception('not refreshed: %s', the_type)
         # 事务提交之后再推送:否则读到的还是旧数据;回滚了就不推送

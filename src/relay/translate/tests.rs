@@ -76,3 +76,44 @@ fn where_transactions_have_no_ids_it_is_touched_once_by_all_of_them() {
     );
     assert_eq!(touches(&[("c", None)]), []);
 }
+
+/// A row topic with columns by role, or without.
+fn of_rows(more: &str) -> Translator {
+    let spec = format!(r#"{{"type":"a","table":"a"{more}}}"#);
+    let spec: TopicSpec = serde_json::from_str(&spec).unwrap();
+    let topic = Topic::resolve(&spec, Some(&table("a"))).unwrap();
+    Translator::new(Topics::new(vec![topic]).unwrap(), "/here".to_owned())
+}
+
+fn groups(translator: &mut Translator, tx: [Option<&str>; 4]) -> Vec<Option<Arc<str>>> {
+    let mut changes = changes(&[("a", Some(7)); 4]);
+    for (change, tx) in changes.iter_mut().zip(tx) {
+        change.tx = tx.map(Into::into);
+    }
+    let events = translator.events(&changes);
+    events.into_iter().map(|event| event.tx).collect()
+}
+
+#[test]
+fn a_group_says_what_belongs_together_and_not_where_it_stands() {
+    let tx = [Some("3002d08"), Some("3002d08"), None, Some("3002d10")];
+    let found = groups(&mut of_rows(""), tx);
+    assert_eq!(found[0], found[1]);
+    assert!(found[0].is_some() && found[3].is_some() && found[0] != found[3]);
+    assert_eq!(found[2], None);
+    let text = format!("{found:?}");
+    assert!(!text.contains("3002d"), "{text}");
+    assert_eq!(
+        groups(&mut of_rows(""), tx),
+        found,
+        "the same after a restart"
+    );
+}
+
+#[test]
+fn where_somebody_sees_less_than_others_every_event_is_of_a_group() {
+    let mut guarded = of_rows(r#","columns_by_role":{"nurse":["id"]}"#);
+    let found = groups(&mut guarded, [None, Some("x"), Some("x"), None]);
+    assert!(found.iter().all(Option::is_some), "{found:?}");
+    assert!(found[1] == found[2] && found[0] != found[1] && found[3] != found[0]);
+}

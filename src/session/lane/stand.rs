@@ -88,10 +88,7 @@ impl Stand {
 
     /// Past frames that are not for it, where nobody here can write the others.
     fn go_without(&mut self, pass: &Pass, first: usize) -> Went {
-        let concerns = |frame: &Arc<Frame>| {
-            (frame.is_reload() && self.interests.filters(&frame.topic))
-                || self.form(frame).is_some()
-        };
+        let concerns = |frame: &Arc<Frame>| self.needs_session(frame) || self.form(frame).is_some();
         if pass.frames[first..].iter().any(concerns) {
             return Went::Out(0);
         }
@@ -147,7 +144,7 @@ impl Stand {
             let mut next = first;
             while next < pass.frames.len() && shown.len() < PIECES {
                 let frame = &pass.frames[next];
-                if frame.is_reload() && self.interests.filters(&frame.topic) {
+                if self.needs_session(frame) {
                     break;
                 }
                 if let Some((_, text)) = self.form(frame) {
@@ -181,7 +178,7 @@ impl Stand {
             }
             self.stand_after(pass, next);
             if next == first {
-                // What filters are judged by must be looked at again, which takes time.
+                // What it is judged by must be looked at, which takes time.
                 return Went::Out(sent);
             }
             first = next;
@@ -207,6 +204,12 @@ impl Stand {
                 None
             }
         }
+    }
+
+    /// Whether what a frame is judged by must be compiled, for the first time or anew.
+    fn needs_session(&self, frame: &Frame) -> bool {
+        (frame.is_reload() && self.interests.filters(&frame.topic))
+            || self.interests.cannot_judge(frame)
     }
 
     /// The form in which the socket gets a frame.

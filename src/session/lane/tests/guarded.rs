@@ -294,3 +294,46 @@ async fn who_cannot_be_written_to_has_its_place_back_for_what_concerns_it_and_fo
     assert_eq!((place.seq, place.cursor.offset), (3, 2));
     assert_eq!(metrics.pushes_sent.get(), 0, "the lane writes nothing");
 }
+
+#[tokio::test]
+async fn a_row_that_cannot_be_judged_yet_is_left_to_the_session_and_all_behind_it() {
+    let topics = Topics::new(vec![topic()]).unwrap();
+    let ring = Ring::new(start(), usize::MAX);
+    let (lanes, metrics) = (Lanes::new(&ring, &topics, 1), Metrics::default());
+    for lane in lanes.loops(&ring, &metrics, &CancellationToken::new()) {
+        tokio::spawn(lane);
+    }
+    // The table is not described.
+    let scope = Arc::new(Scope::of(&Arc::new(topic()), None));
+    let unjudged = |only: Option<&str>| {
+        let only = only.map(|topic| [topic.into()].into());
+        let mut interests = Interests::new(only);
+        interests.confine(Box::new([("t".into(), Some(scope.clone()))]));
+        interests
+    };
+    assert!(unjudged(None).form(&frame(0)).is_none(), "nothing leaks");
+    for how in [How::Written, How::Told] {
+        let at = ring.head().seq;
+        let (_link, taker, _) = socket(&lanes, "nobody's", how).await;
+        let (_other, open, _) = socket(&lanes, "nobody's", how).await;
+        for (seat, only) in [(&taker, None), (&open, Some("other"))] {
+            let there = Stand {
+                interests: unjudged(only),
+                ..stand(at)
+            };
+            assert!(seat.stand(there).is_none());
+        }
+        ring.append((0..3).map(frame).collect(), None);
+        timeout(PATIENCE, taker.returned()).await.unwrap();
+        assert_eq!(taker.take().map(|stand| stand.seq), Some(at));
+        let selects = lanes.0.lanes[0].selects.as_ref().unwrap();
+        let settled = async {
+            while selects.settled().seq < at + 3 {
+                yield_now().await;
+            }
+        };
+        timeout(PATIENCE, settled).await.unwrap();
+        assert_eq!(open.take().map(|stand| stand.seq), Some(at + 3));
+    }
+    assert_eq!(metrics.pushes_sent.get(), 0);
+}
