@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -119,10 +120,14 @@ pub async fn serve(listener: TcpListener, door: Door, terms: Terms, stop: Cancel
     hold_little(&listener);
     let_wait(&listener);
     let mut exhausted = None;
+    let stop = shared.stop.clone();
+    let mut stopped = pin!(stop.cancelled());
     loop {
         let accepted = tokio::select! {
+            // A crowd that comes at once is let in without a look at the end each time.
+            biased;
             accepted = listener.accept() => accepted,
-            () = shared.stop.cancelled() => break,
+            () = &mut stopped => break,
         };
         match accepted {
             Ok((stream, from)) => shared.admit(stream, from),

@@ -1,6 +1,6 @@
 //! What the server sends. Every function returns one complete text frame.
 
-use std::io::Write;
+use std::fmt::{self, Write};
 
 use serde::Serialize;
 use serde_json::json;
@@ -167,7 +167,17 @@ pub(super) fn member(out: &mut Vec<u8>, name: &str, value: &(impl Serialize + ?S
 /// The member `cursor`, whose letters need no escape either.
 fn cursor_member(out: &mut Vec<u8>, cursor: &Position) {
     named(out, "cursor");
-    write!(out, "\"{cursor}\"").expect("writing to memory cannot fail");
+    write!(Text(out), "\"{cursor}\"").expect("writing to memory cannot fail");
+}
+
+/// Bytes to which text is added.
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 fn named(out: &mut Vec<u8>, name: &str) {
