@@ -191,6 +191,8 @@ async fn however_many_ask_for_the_list_of_topics_the_database_is_asked_once() {
     let cluster = Cluster::own(&[]);
     let settings = [
         ("ROWCAST__LIMITS__READS_WAITING", "16"),
+        // All of them are one nurse's.
+        ("ROWCAST__LIMITS__REQUESTS_BURST", "1000"),
         // However long it takes all of them to come.
         ("ROWCAST__DATABASE__QUERY_TIMEOUT_MS", "60000"),
     ];
