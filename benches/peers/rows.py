@@ -84,6 +84,7 @@ def bursts():
     many = [
         ratio("injected", "floor_batched", 0.9),
         ratio("injected_types", "floor_batched", 0.9),
+        ratio("injected", "floor_long", 0.9, "injected to floor with frames as long"),
         ratio("injected", "nats", 3.75),
         ratio("injected", "nchan", 30),
     ]
