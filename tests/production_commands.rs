@@ -1,7 +1,7 @@
 //! The commands beside `serve` and `produce` against PostgreSQL and NATS, and what a whole
 //! installation does with topics that change, messages that are no events, types and TLS.
 
-mod bus;
+pub mod bus;
 mod check;
 mod events;
 mod joined;

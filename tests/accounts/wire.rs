@@ -51,8 +51,9 @@ impl Wire {
     }
 
     /// Asks, with the answer to go elsewhere.
-    pub fn ask(&mut self, subject: &str, inbox: &str) -> Option<String> {
-        self.say(&format!("PUB {subject} {inbox} 0\r\n\r\n"))
+    pub fn ask(&mut self, subject: &str, inbox: &str, body: &str) -> Option<String> {
+        let bytes = body.len();
+        self.say(&format!("PUB {subject} {inbox} {bytes}\r\n{body}\r\n"))
     }
 
     /// Listens; what the server says against it.

@@ -13,14 +13,15 @@ use crate::support::{DEADLINE, Folder, Server, server::BINARY, wait_for};
 use super::{Site, TABLE, TOPIC, nobody, rowcast, says};
 
 /// A `rowcast tail` that runs. Killed when dropped.
-struct Tail {
+pub struct Tail {
     child: Child,
     lines: mpsc::Receiver<String>,
     _folder: Folder,
 }
 
 impl Tail {
-    fn start(config: &str, args: &[&str]) -> Self {
+    /// Runs it with a configuration.
+    pub fn start(config: &str, args: &[&str]) -> Self {
         let folder = Folder::new();
         folder.write("rowcast.toml", config);
         let mut child = Command::new(BINARY)
@@ -52,7 +53,7 @@ impl Tail {
     }
 
     /// The next `data` that was told.
-    fn data(&self) -> Json {
+    pub fn data(&self) -> Json {
         self.next()["data"].take()
     }
 }
