@@ -122,9 +122,9 @@ pub async fn serve(listener: TcpListener, door: Door, terms: Terms, stop: Cancel
     let mut exhausted = None;
     let stop = shared.stop.clone();
     let mut stopped = pin!(stop.cancelled());
-    loop {
+    // A crowd never lets the select look at more than its first branch.
+    while !shared.stop.is_cancelled() {
         let accepted = tokio::select! {
-            // A crowd that comes at once is let in without a look at the end each time.
             biased;
             accepted = listener.accept() => accepted,
             () = &mut stopped => break,

@@ -41,23 +41,18 @@ fn judged(topics: &Topics) -> impl Iterator<Item = &Arc<Topic>> {
     })
 }
 
-/// Keeps them described, and wakes who waits for one, until `stop` is cancelled or where there are none.
+/// Keeps them described until `stop` is cancelled or where there are none.
 pub async fn keep_described(gateway: Arc<Gateway>, stop: CancellationToken) {
     let (filters, topics) = (&gateway.filters, &gateway.topics);
     let mut grown = gateway.ring.watch();
-    let (mut missing, mut failures) = (0, 0_u32);
+    let mut failures = 0_u32;
     while judged(topics).next().is_some() {
         grown.borrow_and_update();
-        // Somebody may have found one described meanwhile.
-        let before = filters.unknown(topics).count().max(missing);
         tokio::select! {
             () = stop.cancelled() => return,
             () = filters.describe_guarded(topics) => {}
         }
-        missing = filters.unknown(topics).count();
-        if missing < before {
-            gateway.ring.wake();
-        }
+        let missing = filters.unknown(topics).count();
         failures = if missing == 0 { 0 } else { failures + 1 };
         if failures == FAILURES_TOLD {
             let topics: Vec<&str> = filters.unknown(topics).map(|topic| &*topic.name).collect();

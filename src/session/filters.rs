@@ -142,7 +142,12 @@ impl Filters {
     /// The topic's table, which is described once for all until a reload of the topic passes.
     pub(super) async fn table(&self, topic: &Arc<Topic>) -> Result<Arc<Table>, Failure> {
         let described = self.described(topic);
+        let was_known = described.peek().is_some();
         let found = described.clone().await;
+        if found.is_ok() && !was_known {
+            // Whoever asked: a session may have stopped for want of it.
+            self.ring.wake();
+        }
         if found.is_err() {
             // Who comes next asks anew.
             self.of(&topic.name, |shape| {

@@ -104,7 +104,8 @@ fn cpu_s(pid: u32, stat: &Stat) -> f64 {
         text.split(' ').next()?.parse::<u64>().ok()
     });
     let exact = times.sum::<u64>() as f64 / 1e9;
-    let own = match (exact - own).abs() <= ROUNDED {
+    // Ticks are cut off, never rounded up: less than they say is what a thread has taken along.
+    let own = match (0.0..=ROUNDED).contains(&(exact - own)) {
         true => exact,
         false => own,
     };
