@@ -28,8 +28,10 @@ pub(super) fn soon(seconds: u64) -> (String, Instant) {
     // A token's seconds are whole, and those of the clock are not.
     let end = now() + seconds;
     let left = std::time::UNIX_EPOCH + Duration::from_secs(end);
+    // First, or a thread that stands still between the two clocks has the end too late.
+    let begun = Instant::now();
     let left = left.duration_since(std::time::SystemTime::now()).unwrap();
-    (ann(json!({ "exp": end })), Instant::now() + left)
+    (ann(json!({ "exp": end })), begun + left)
 }
 
 pub(super) fn is_in_time(end: Instant) {
