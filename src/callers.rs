@@ -2,6 +2,7 @@
 //! no one of them takes the room of all. And how often each of them may come, and ask.
 
 mod arrivals;
+mod asker;
 mod buckets;
 mod identities;
 mod pace;
@@ -16,6 +17,7 @@ use std::{
 use tokio::time::Instant;
 
 use arrivals::Arrivals;
+pub use asker::Asker;
 pub use identities::{Crowded, Identities, Share};
 pub use pace::Pace;
 pub use rate::{Bucket, Rate};

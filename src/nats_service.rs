@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::Presented,
     bus::jetstream::JetStreamBus,
+    callers::Asker,
     identity::Identity,
     protocol::{self, ErrorCode, Failure, Request},
     session::Gateway,
@@ -153,7 +154,9 @@ async fn answer(
     let topic = topic.ok_or(ErrorCode::UnknownType)?;
     asked.insert("type".into(), Json::from(&*topic.name));
     match Request::of(&asked, &config.json)? {
-        Request::Query { select, .. } => gateway.frame(&topic, &select).await,
+        Request::Query { select, .. } => {
+            gateway.frame(Asker::of(asker, None), &topic, &select).await
+        }
         _ => Err(ErrorCode::BadParam.into()),
     }
 }

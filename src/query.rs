@@ -3,10 +3,12 @@
 //!
 //! What an index answers does not wait behind what may take seconds: all but one of the store's
 //! connections are for everybody, and the last one is kept for rows by their key and for first pages.
+//! And nobody waits behind all that somebody else has asked for: what may take long is read in turns.
 
 mod descriptions;
 mod marks;
 mod shared;
+mod turns;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,8 +18,10 @@ use descriptions::Descriptions;
 use marks::SETTLE_SLOW;
 pub use marks::{Marks, SETTLE};
 use shared::{Key, Shared};
+use turns::{Lines, NoPlace, Turns, Who};
 
 use crate::{
+    callers::Asker,
     horizon::Horizon,
     metrics::{Health, Metrics, Part},
     protocol::{ErrorCode, Failure, Params, Select},
@@ -54,7 +58,7 @@ pub struct Queries(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     short: mpsc::Sender<Ask>,
-    long: mpsc::Sender<Ask>,
+    long: Lines,
     shared: Shared,
     descriptions: Descriptions,
     marks: Marks,
@@ -63,9 +67,15 @@ struct Inner {
     metrics: Metrics,
 }
 
+/// One read; whoever waits for it is told by way of [`Shared`].
+#[derive(Debug)]
+struct Read {
+    key: Key,
+    topic: Arc<Topic>,
+}
+
 enum Ask {
-    /// Whoever waits for it is told by way of [`Shared`].
-    Snapshot(Key, Arc<Topic>),
+    Read(Read),
     Describe(Arc<Topic>, oneshot::Sender<Result<Table, StoreError>>),
 }
 
@@ -73,9 +83,7 @@ enum Ask {
 #[derive(Debug)]
 pub struct Inbox {
     short: mpsc::Receiver<Ask>,
-    long: mpsc::Receiver<Ask>,
-    /// Of the latter so many are read at once.
-    places: usize,
+    long: Turns,
     shared: Shared,
     marks: Marks,
 }
@@ -83,7 +91,8 @@ pub struct Inbox {
 /// A handle to ask with, and the inbox for the loop.
 pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
     let (short, short_asks) = mpsc::channel(limits.waiting);
-    let (long, long_asks) = mpsc::channel(limits.waiting);
+    let places = limits.connections.saturating_sub(1).max(1);
+    let (long, turns) = turns::lines(limits.waiting, places);
     let (shared, marks) = (Shared::default(), Marks::default());
     let queries = Queries(Arc::new(Inner {
         short,
@@ -99,8 +108,7 @@ pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
         queries,
         Inbox {
             short: short_asks,
-            long: long_asks,
-            places: limits.connections.saturating_sub(1).max(1),
+            long: turns,
             shared,
             marks,
         },
@@ -119,15 +127,15 @@ pub async fn run(store: impl Store, inbox: Inbox, health: Health, metrics: Metri
         metrics,
     });
     tokio::join!(
-        serve(&reader, inbox.short, RUNNING),
-        serve(&reader, inbox.long, inbox.places),
+        serve(&reader, inbox.short),
+        serve_in_turns(&reader, inbox.long),
     );
     marking.abort();
 }
 
-/// Reads what is asked for, up to `places` at once.
-async fn serve(reader: &Arc<Reader<impl Store>>, mut asks: mpsc::Receiver<Ask>, places: usize) {
-    let running = Arc::new(Semaphore::new(places));
+/// Reads what is asked for as it comes.
+async fn serve(reader: &Arc<Reader<impl Store>>, mut asks: mpsc::Receiver<Ask>) {
+    let running = Arc::new(Semaphore::new(RUNNING));
     while let Some(ask) = asks.recv().await {
         let Ok(permit) = running.clone().acquire_owned().await else {
             break;
@@ -136,7 +144,7 @@ async fn serve(reader: &Arc<Reader<impl Store>>, mut asks: mpsc::Receiver<Ask>, 
         tokio::spawn(async move {
             let _permit = permit;
             match ask {
-                Ask::Snapshot(key, topic) => reader.read(&key, &topic).await,
+                Ask::Read(read) => reader.read_on(&read).await,
                 Ask::Describe(topic, reply) => {
                     let found = reader.store.describe(topic).await;
                     tell(&reader.health, found.as_ref().err());
@@ -145,6 +153,14 @@ async fn serve(reader: &Arc<Reader<impl Store>>, mut asks: mpsc::Receiver<Ask>, 
                 }
             }
         });
+    }
+}
+
+/// Reads what may take long, whoever's turn it is.
+async fn serve_in_turns(reader: &Arc<Reader<impl Store>>, mut turns: Turns) {
+    while let Some(turn) = turns.next().await {
+        let reader = reader.clone();
+        tokio::spawn(async move { reader.read_once(&turn.read).await });
     }
 }
 
@@ -171,33 +187,46 @@ struct Reader<S> {
 
 impl<S: Store> Reader<S> {
     /// Reads as long as somebody waits for this read.
-    async fn read(&self, key: &Key, topic: &Arc<Topic>) {
+    async fn read_on(&self, read: &Read) {
         loop {
             // All who are about to ask for the same join first: on a busy machine that is one read for
             // many, and on an idle one it takes no time.
             tokio::task::yield_now().await;
-            let Some(askers) = self.shared.begin(key) else {
+            let Some(askers) = self.shared.begin(&read.key) else {
                 return;
             };
-            let found = self
-                .store
-                .snapshot(topic.clone(), key.select().clone())
-                .await;
-            self.metrics.query(outcome(&found));
-            tell(&self.health, found.as_ref().err());
-            match found {
-                Ok(mut snapshot)
-                    if key.placed() && matches!(snapshot.horizon, Some(Horizon::Visible(_))) =>
-                {
-                    let marks = self.marks.clone();
-                    // The next read need not wait for this one's mark.
-                    tokio::spawn(async move {
-                        snapshot.settled = marks.settled().await;
-                        answer(askers, Ok(snapshot));
-                    });
-                }
-                found => answer(askers, found.map_err(Failure::from)),
+            self.read(read, askers).await;
+        }
+    }
+
+    /// Reads for those who wait now, if anybody still does.
+    async fn read_once(&self, read: &Read) {
+        tokio::task::yield_now().await;
+        let askers = self.shared.take(&read.key);
+        if !askers.is_empty() {
+            self.read(read, askers).await;
+        }
+    }
+
+    async fn read(&self, Read { key, topic }: &Read, askers: Vec<shared::Reply>) {
+        let found = self
+            .store
+            .snapshot(topic.clone(), key.select().clone())
+            .await;
+        self.metrics.query(outcome(&found));
+        tell(&self.health, found.as_ref().err());
+        match found {
+            Ok(mut snapshot)
+                if key.placed() && matches!(snapshot.horizon, Some(Horizon::Visible(_))) =>
+            {
+                let marks = self.marks.clone();
+                // The next read need not wait for this one's mark.
+                tokio::spawn(async move {
+                    snapshot.settled = marks.settled().await;
+                    answer(askers, Ok(snapshot));
+                });
             }
+            found => answer(askers, found.map_err(Failure::from)),
         }
     }
 }
@@ -232,7 +261,8 @@ fn tell(health: &Health, failure: Option<&StoreError>) {
 
 impl Queries {
     /// Runs one read, or shares one that has not begun yet, and waits for its rows and for how far
-    /// the stream must come to hold what it saw.
+    /// the stream must come to hold what it saw. What may take long ([`is_long`]) is read when it is the asker's
+    /// turn; of whom it is not known who he is, each read is as another's.
     ///
     /// # Errors
     /// The [`Failure`] to answer with.
@@ -241,13 +271,15 @@ impl Queries {
     /// Cancel safe: the answer is thrown away.
     pub async fn snapshot(
         &self,
+        asker: Option<Asker>,
         topic: Arc<Topic>,
         select: Select,
     ) -> Result<Arc<Snapshot>, Failure> {
-        self.ask(topic, select, true).await
+        let key = Key::of(&topic, select, true);
+        self.ask(asker.map(Who::Asker), Read { key, topic }).await
     }
 
-    /// As [`Self::snapshot`], for who need not know its place in the stream.
+    /// As [`Self::snapshot`], of the gateway's own accord, which need not know the place in the stream.
     ///
     /// # Errors
     /// The [`Failure`] to answer with.
@@ -259,23 +291,34 @@ impl Queries {
         topic: Arc<Topic>,
         select: Select,
     ) -> Result<Arc<Snapshot>, Failure> {
-        self.ask(topic, select, false).await
+        let key = Key::of(&topic, select, false);
+        self.ask(Some(Who::Gateway), Read { key, topic }).await
     }
 
-    async fn ask(
-        &self,
-        topic: Arc<Topic>,
-        select: Select,
-        placed: bool,
-    ) -> Result<Arc<Snapshot>, Failure> {
+    async fn ask(&self, who: Option<Who>, read: Read) -> Result<Arc<Snapshot>, Failure> {
         let (reply, answer) = oneshot::channel();
-        let key = Key::of(&topic, select, placed);
-        if self.0.shared.join(&key, reply)
-            && let Err(failure) = self.send(Ask::Snapshot(key.clone(), topic))
-        {
-            self.0.shared.refuse(&key, &failure);
+        let shared = &self.0.shared;
+        if is_long(&read.topic, read.key.select()) {
+            match shared.stand(&read.key, reply) {
+                true => self.line_up(who, read),
+                false => self.0.long.join(who, &read.key),
+            }
+        } else if shared.join(&read.key, reply) {
+            let key = read.key.clone();
+            if let Err(failure) = self.send(Ask::Read(read)) {
+                shared.refuse(&key, &failure);
+            }
         }
         self.answer(answer).await?
+    }
+
+    fn line_up(&self, who: Option<Who>, read: Read) {
+        let (other, failure) = match self.0.long.wait(who, read) {
+            Ok(None) => return,
+            Ok(Some(other)) | Err(NoPlace::Full(other)) => (other, self.refuse("reads")),
+            Err(NoPlace::Closed(read)) => (read, ErrorCode::DbUnavailable.into()),
+        };
+        answer(self.0.shared.take(&other.key), Err(failure));
     }
 
     /// The topic's table as it is now.
@@ -306,11 +349,7 @@ impl Queries {
     }
 
     fn send(&self, ask: Ask) -> Result<(), Failure> {
-        let sender = match &ask {
-            Ask::Snapshot(key, topic) if is_long(topic, key.select()) => &self.0.long,
-            Ask::Snapshot(..) | Ask::Describe(..) => &self.0.short,
-        };
-        sender.try_send(ask).map_err(|err| match err {
+        self.0.short.try_send(ask).map_err(|err| match err {
             mpsc::error::TrySendError::Full(_) => self.refuse("reads"),
             mpsc::error::TrySendError::Closed(_) => ErrorCode::DbUnavailable.into(),
         })

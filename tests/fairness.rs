@@ -9,7 +9,13 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::support::{Raw, Server, raw::TEXT, stack::Stack};
+use crate::{
+    auth::{
+        issuer::{self, SECRET},
+        opened,
+    },
+    support::{Raw, Server, Socket, raw::TEXT, stack::Stack},
+};
 
 /// A table, and a query that runs until it is interrupted.
 const SLOW: &str = "
@@ -120,6 +126,67 @@ async fn rows_by_their_key_do_not_wait_behind_one_sockets_slow_queries() {
         assert!(took < SOON, "{took:?} after {answers} answers");
         answers += 1;
         pace.tick().await;
+    }
+}
+
+/// Asks for much that takes a second, by as many sockets as one identity may have.
+async fn pile_up(server: &Server, headers: &[(&str, &str)]) -> Vec<Socket> {
+    let mut sockets = Vec::new();
+    for number in 0..20 {
+        let mut socket = opened(server, headers).await;
+        for page in [1, 2] {
+            let params = json!({ "page": 2 * number + page, "size": 1 });
+            socket
+                .send(json!({ "type": "slow", "rid": page, "params": params }))
+                .await;
+        }
+        // What comes first is read first, so all of that is asked for by then.
+        socket.ask(json!({ "type": "sys:ping", "rid": 3 })).await;
+        sockets.push(socket);
+    }
+    sockets
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_be_looked_for_does_not_wait_behind_all_that_others_ask_for() {
+    let config = format!(
+        "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n[auth]\nkey = \"{SECRET}\"\nanonymous = true
+[[topics]]
+type = \"t\"
+table = \"t\"
+push = \"row\"
+[[topics]]
+type = \"slow\"
+query = \"SELECT 1 AS id, pg_sleep(1)::text AS slept\"
+watch = [\"t\"]
+key = [\"id\"]
+"
+    );
+    let tables = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 0), (2, 0);";
+    let stack = Stack::with(&config, tables, 1, "query_timeout_ms = 30000");
+    let server = &stack.gateways[0];
+    let token = |sub: &str| issuer::hs256(&json!({ "sub": sub, "exp": issuer::now() + 600 }));
+    let (greedy, modest) = (token("greedy"), token("modest"));
+    let from = "x-forwarded-for";
+    // One of them is known by name, and the other one by his address only.
+    let _named = pile_up(server, &[("token", &greedy), (from, "192.0.2.1")]).await;
+    let _nameless = pile_up(server, &[(from, "192.0.2.2")]).await;
+    for others in [
+        &[("token", &*modest), (from, "192.0.2.1")][..],
+        &[(from, "192.0.2.3")],
+    ] {
+        let mut other = opened(server, others).await;
+        for (params, id) in [
+            (json!({ "page": 2, "size": 1 }), 2),
+            (json!({ "filter": { "n": 0 }, "order": "id desc" }), 2),
+        ] {
+            let asked = Instant::now();
+            let reply = other.ask(json!({ "type": "t", "rid": 1, "params": params }));
+            let reply = reply.await;
+            assert_eq!(reply["data"][0]["id"], id, "{reply}");
+            let took = asked.elapsed();
+            assert!(took < SOON, "{took:?}");
+        }
     }
 }
 

@@ -8,19 +8,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Address, buckets::Buckets, identities::Name, rate::Rate};
+use super::{asker::Asker, buckets::Buckets, rate::Rate};
 use crate::identity::Identity;
 
 /// What is left of it to each. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Pace(Arc<Mutex<Buckets>>);
-
-/// By what somebody is counted.
-#[derive(Hash)]
-enum Asker {
-    Identity(Name),
-    Address(Address),
-}
 
 impl Pace {
     /// Each may ask so often.
@@ -28,16 +21,12 @@ impl Pace {
         Self(Arc::new(Mutex::new(Buckets::new(rate))))
     }
 
-    /// Takes one request of somebody: by his subject, or by the token's id where it has none, or by the address
-    /// that he comes from. Who has none of these is not counted, and nor is this machine, on which a proxy may
-    /// bring everybody.
+    /// Takes one request of somebody. Who is not counted ([`Asker::of`]) has no pace.
     ///
     /// # Errors
     /// How long he is to wait.
     pub fn take(&self, identity: &Identity, from: Option<IpAddr>) -> Result<(), Duration> {
-        let address = || from.and_then(Address::of).map(Asker::Address);
-        let asker = Name::of(identity).map(Asker::Identity).or_else(address);
-        let Some(asker) = asker else {
+        let Some(asker) = Asker::of(identity, from) else {
             return Ok(());
         };
         // Nothing in here panics half way through a change.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, http::Extensions};
+use axum::Router;
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::{
@@ -25,7 +25,6 @@ use super::{
     origins::Scheme,
     peer::Peer,
     refusals::{Refusal, Refusals},
-    sockets,
     tls::Tls,
     who::Whence,
 };
@@ -226,31 +225,23 @@ impl Shared {
         }
     }
 
-    /// Finds out how a request came and, where that counts, from where, and takes a place for whom a proxy
-    /// brings: to be kept for as long as he is served.
+    /// Finds out how a request came and from where, and takes a place for whom a proxy brings: to be kept for as
+    /// long as he is served.
     ///
     /// # Errors
     /// His address has all of its places.
-    pub(super) fn introduce(
-        &self,
-        peer: Peer,
-        path: &str,
-        headers: &impl Headers,
-    ) -> Result<Introduced, Full> {
-        // A handshake does without where nobody is asked who it is: they come by the thousand.
-        let counts =
-            !sockets::is_path(path) || self.edge().is_some_and(|edge| edge.gateway.auth.asks());
-        let client = (peer.is_proxy() || counts).then(|| peer.client(&self.proxies, headers));
-        let portion = match client.filter(|_| peer.is_proxy()) {
-            Some(client) => {
+    pub(super) fn introduce(&self, peer: Peer, headers: &impl Headers) -> Result<Introduced, Full> {
+        let client = peer.client(&self.proxies, headers);
+        let portion = match peer.is_proxy() {
+            true => {
                 tracing::debug!(%client, "a proxy brings a request");
                 Some(self.callers.portion(client)?)
             }
-            None => None,
+            false => None,
         };
         Ok(Introduced {
             scheme: peer.scheme(&self.proxies, headers),
-            whence: client.filter(|_| counts).map(Whence),
+            whence: Whence(client),
             portion,
         })
     }
@@ -258,22 +249,10 @@ impl Shared {
 
 /// How a request came.
 pub(super) struct Introduced {
-    scheme: Option<Scheme>,
-    whence: Option<Whence>,
-    portion: Option<Portion>,
-}
-
-impl Introduced {
-    /// Says it to whoever looks at the request; returns the place of whom a proxy brings.
-    pub(super) fn note(self, extensions: &mut Extensions) -> Option<Portion> {
-        if let Some(scheme) = self.scheme {
-            extensions.insert(scheme);
-        }
-        if let Some(whence) = self.whence {
-            extensions.insert(whence);
-        }
-        self.portion
-    }
+    pub(super) scheme: Option<Scheme>,
+    pub(super) whence: Whence,
+    /// The place of whom a proxy brings.
+    pub(super) portion: Option<Portion>,
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use axum::{
 };
 use serde_json::{Value as Json, json};
 
-use super::{Edge, answer, owed::Place};
+use super::{Edge, answer, owed::Place, who::Whence};
 use crate::{
+    callers::Asker,
     clock::now_ms,
     event::{BadEvent, Event},
     identity::Identity,
@@ -84,6 +85,7 @@ type Name = Result<Path<String>, PathRejection>;
 pub async fn query(
     State(edge): State<Arc<Edge>>,
     Extension(identity): Extension<Identity>,
+    whence: Option<Extension<Whence>>,
     name: Name,
     RawQuery(query): RawQuery,
 ) -> Response {
@@ -103,7 +105,8 @@ pub async fn query(
         Ok(place) => place,
         Err(failure) => return edge.refuse(failure).into_response(),
     };
-    match edge.gateway.frame(&topic, &select).await {
+    let asker = Asker::of(&identity, whence.map(|Extension(from)| from.0));
+    match edge.gateway.frame(asker, &topic, &select).await {
         Ok(frame) => {
             let mut response = answer::ok(frame);
             // Rows that nobody takes are memory.

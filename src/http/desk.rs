@@ -92,9 +92,7 @@ impl Desk {
                 ..ErrorCode::Misdirected.into()
             }));
         }
-        let introduced = self
-            .shared
-            .introduce(self.peer, request.uri().path(), request.headers());
+        let introduced = self.shared.introduce(self.peer, request.headers());
         let introduced = introduced.map_err(|full| {
             self.shared.door.metrics().refused_connection(full.kind());
             let from = self.peer.client(&self.shared.proxies, request.headers());
@@ -104,7 +102,12 @@ impl Desk {
                 false => refuse(farewell::no_room()),
             }
         })?;
-        Ok(introduced.note(request.extensions_mut()))
+        let extensions = request.extensions_mut();
+        if let Some(scheme) = introduced.scheme {
+            extensions.insert(scheme);
+        }
+        extensions.insert(introduced.whence);
+        Ok(introduced.portion)
     }
 }
 

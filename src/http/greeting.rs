@@ -102,19 +102,22 @@ fn open(said: &Bytes, shared: &Shared, edge: &Arc<Edge>, peer: Peer) -> Option<O
         return None;
     }
     let mut extensions = Extensions::new();
-    let introduced = shared.introduce(peer, uri.path(), &headers).ok()?;
-    let portion = introduced.note(&mut extensions);
+    let introduced = shared.introduce(peer, &headers).ok()?;
+    if let Some(scheme) = introduced.scheme {
+        extensions.insert(scheme);
+    }
     let asked = Asked {
         method: &Method::GET,
         version: Version::HTTP_11,
         uri: &uri,
         headers: &headers,
         extensions: &extensions,
+        from: Some(introduced.whence),
     };
     let (answer, next) = edge.upgrade(&asked).ok()?;
     Some(Opened {
         edge: edge.clone(),
-        portion,
+        portion: introduced.portion,
         answer: answer.text(),
         next,
         // Copied, or a few bytes would keep the whole head.

@@ -2,6 +2,8 @@
 
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
+use super::who::Whence;
+
 /// Headers by their names, whose case does not count.
 pub trait Headers {
     /// The values of one, in the order of its lines; none of them holds a control character but tabs.
@@ -31,6 +33,8 @@ pub struct Asked<'a, H> {
     pub headers: &'a H,
     /// What was found out about it.
     pub extensions: &'a Extensions,
+    /// Where it comes from.
+    pub from: Option<Whence>,
 }
 
 /// Headers as they stand in a head.
@@ -68,6 +72,7 @@ impl<'a, B> From<&'a Request<B>> for Asked<'a, HeaderMap> {
             uri: request.uri(),
             headers: request.headers(),
             extensions: request.extensions(),
+            from: request.extensions().get().copied(),
         }
     }
 }

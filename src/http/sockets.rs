@@ -171,7 +171,7 @@ impl Edge {
         let opening = self.opening(query, known.filter(|identity| !says_later(identity)));
         let opening = opening.map(|opening| Opening {
             hello_first: opening.hello_first || subprotocol.is_some(),
-            from: asked.extensions.get::<Whence>().map(|from| from.0),
+            from: asked.from.map(|Whence(from)| from),
             ..opening
         });
         let as_what = match (admission, opening) {

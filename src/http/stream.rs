@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::Edge;
+use super::{Edge, who::Whence};
 use crate::{
     callers::Crowded,
     identity::Identity,
@@ -32,7 +32,11 @@ pub async fn events(
     if !edge.admits(&headers, &extensions) {
         return edge.refuse(ErrorCode::Forbidden).into_response();
     }
-    match edge.stream(query.as_deref().unwrap_or(""), identity, &headers) {
+    match edge.stream(
+        query.as_deref().unwrap_or(""),
+        identity,
+        (&headers, &extensions),
+    ) {
         Ok(response) => response,
         Err(failure) => {
             let wait = failure.retry_after_ms.filter(|_| is_event_source(&headers));
@@ -60,9 +64,10 @@ impl Edge {
         &self,
         query: &str,
         identity: Identity,
-        headers: &HeaderMap,
+        (headers, extensions): (&HeaderMap, &Extensions),
     ) -> Result<Response, Failure> {
         let mut opening = self.opening(query, Some(identity))?;
+        opening.from = extensions.get().map(|Whence(from)| *from);
         if opening.hello_first {
             return Err(Failure::param("hello: on a WebSocket"));
         }

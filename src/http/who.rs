@@ -68,11 +68,10 @@ impl Edge {
             },
             false => Handshake::default(),
         };
-        let from = asked.extensions.get::<Whence>().map(|from| from.0);
         Presented {
             token,
             handshake,
-            from,
+            from: asked.from.map(|Whence(from)| from),
         }
     }
 
@@ -98,7 +97,7 @@ impl Edge {
     }
 }
 
-/// Where a request comes from; noted where it counts.
+/// Where a request comes from, or whoever a proxy says that it brings.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Whence(pub IpAddr);
 

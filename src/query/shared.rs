@@ -87,6 +87,16 @@ impl Key {
     }
 }
 
+impl Reads {
+    fn new() -> Self {
+        Self {
+            waiting: Vec::new(),
+            readers: 0,
+            since: Instant::now(),
+        }
+    }
+}
+
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         let (one, another) = (&*self.0, &*other.0);
@@ -148,11 +158,7 @@ impl Shared {
     /// Waits for the next read of this key; returns whether the caller must see to it.
     pub fn join(&self, key: &Key, reply: Reply) -> bool {
         let mut reads = self.lock();
-        let reads = reads.entry(key.clone()).or_insert_with(|| Reads {
-            waiting: Vec::new(),
-            readers: 0,
-            since: Instant::now(),
-        });
+        let reads = reads.entry(key.clone()).or_insert_with(Reads::new);
         reads.waiting.push(reply);
         let slow = reads.readers < MAX_READERS && reads.since.elapsed() > PATIENCE;
         let called = reads.readers == 0 || slow;
@@ -168,6 +174,7 @@ impl Shared {
     pub fn begin(&self, key: &Key) -> Option<Vec<Reply>> {
         let mut all = self.lock();
         let reads = all.get_mut(key)?;
+        reads.waiting.retain(|reply| !reply.is_closed());
         if !reads.waiting.is_empty() {
             reads.since = Instant::now();
             return Some(std::mem::take(&mut reads.waiting));
@@ -177,6 +184,23 @@ impl Shared {
             all.remove(key);
         }
         None
+    }
+
+    /// Waits for a read that may take long, and that stands in a line; returns whether the caller must see to that:
+    /// he is the first to wait for it. Its reader [takes](Self::take) those who wait, once.
+    pub fn stand(&self, key: &Key, reply: Reply) -> bool {
+        let mut reads = self.lock();
+        let reads = reads.entry(key.clone()).or_insert_with(Reads::new);
+        reads.waiting.push(reply);
+        reads.waiting.len() == 1
+    }
+
+    /// Those who still wait for the read whose turn has come.
+    pub fn take(&self, key: &Key) -> Vec<Reply> {
+        let reads = self.lock().remove(key);
+        let mut waiting = reads.map_or_else(Vec::new, |reads| reads.waiting);
+        waiting.retain(|reply| !reply.is_closed());
+        waiting
     }
 
     /// A reader that was called for will not come: tells all who wait.
@@ -211,34 +235,55 @@ mod tests {
         }))
     }
 
+    /// Somebody who joins the next read, and goes on waiting; returns whether he must see to it.
+    fn joins(shared: &Shared, key: &Key) -> bool {
+        let (reply, answer) = oneshot::channel();
+        std::mem::forget(answer);
+        shared.join(key, reply)
+    }
+
     #[test]
     fn who_asks_while_a_read_runs_waits_for_the_next() {
         let (shared, key) = (Shared::default(), key());
-        assert!(shared.join(&key, oneshot::channel().0));
-        assert!(!shared.join(&key, oneshot::channel().0));
+        assert!(joins(&shared, &key));
+        assert!(!joins(&shared, &key));
         assert_eq!(shared.begin(&key).unwrap().len(), 2);
         // The read has begun: the next ones share another.
-        assert!(!shared.join(&key, oneshot::channel().0));
-        assert!(!shared.join(&key, oneshot::channel().0));
+        assert!(!joins(&shared, &key));
+        assert!(!joins(&shared, &key));
         assert_eq!(shared.begin(&key).unwrap().len(), 2);
         assert!(shared.begin(&key).is_none());
-        assert!(shared.join(&key, oneshot::channel().0));
+        assert!(joins(&shared, &key));
     }
 
     #[test]
     fn nobody_waits_for_the_end_of_a_slow_read() {
         let (shared, key) = (Shared::default(), key());
-        assert!(shared.join(&key, oneshot::channel().0));
+        assert!(joins(&shared, &key));
         shared.begin(&key).unwrap();
         shared.lock().get_mut(&key).unwrap().since = Instant::now() - PATIENCE * 2;
-        assert!(shared.join(&key, oneshot::channel().0), "a second reader");
-        assert!(
-            !shared.join(&key, oneshot::channel().0),
-            "which has only been called"
-        );
+        assert!(joins(&shared, &key), "a second reader");
+        assert!(!joins(&shared, &key), "which has only been called");
         assert_eq!(shared.begin(&key).unwrap().len(), 2);
         assert!(shared.begin(&key).is_none(), "the first reader");
         assert!(shared.begin(&key).is_none(), "the second");
+        assert!(shared.lock().is_empty());
+    }
+
+    #[test]
+    fn nothing_is_read_for_who_has_gone() {
+        let (shared, key) = (Shared::default(), key());
+        assert!(shared.join(&key, oneshot::channel().0));
+        assert!(shared.begin(&key).is_none());
+        assert!(shared.stand(&key, oneshot::channel().0));
+        let (reply, _answer) = oneshot::channel();
+        assert!(!shared.stand(&key, reply));
+        assert_eq!(shared.take(&key).len(), 1);
+        assert!(
+            shared.stand(&key, oneshot::channel().0),
+            "for the next read"
+        );
+        assert!(shared.take(&key).is_empty());
         assert!(shared.lock().is_empty());
     }
 
@@ -252,7 +297,7 @@ mod tests {
         assert_ne!(of(0.0), of(-0.0));
         let key = of(f64::NAN);
         let shared = Shared::default();
-        assert!(shared.join(&key, oneshot::channel().0));
+        assert!(joins(&shared, &key));
         assert_eq!(shared.begin(&key).unwrap().len(), 1);
         assert!(shared.begin(&key).is_none());
         assert!(shared.lock().is_empty());

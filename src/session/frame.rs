@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{Gateway, MAX_TRIES, SETTLE, inexact::Inexact, reads::pause, requests::later};
 use crate::{
-    callers::{Crowded, Share},
+    callers::{Asker, Crowded, Share},
     identity::Identity,
     protocol::{self, ErrorCode, Failure, Select},
     ring::Cut,
@@ -35,14 +35,20 @@ impl Gateway {
     }
 
     /// One reply frame for an asker without a socket, with its place in the stream as the cursor. The
-    /// asker has a place among those ([`crate::query::Queries::admit`]).
+    /// asker has a place among those ([`crate::query::Queries::admit`]), and what takes long is read when it is his
+    /// turn.
     ///
     /// # Errors
     /// What the asker is to be told.
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn frame(&self, topic: &Arc<Topic>, select: &Select) -> Result<String, Failure> {
+    pub async fn frame(
+        &self,
+        asker: Option<Asker>,
+        topic: &Arc<Topic>,
+        select: &Select,
+    ) -> Result<String, Failure> {
         let ring = &self.ring;
         for tries in 0.. {
             if tries > 0 {
@@ -50,7 +56,10 @@ impl Gateway {
             }
             // Where nothing is known of what the read saw, it has seen at least what was before it.
             let (before, restarts) = (ring.head().position, ring.restarts());
-            let snapshot = self.queries.snapshot(topic.clone(), select.clone()).await?;
+            let read = self
+                .queries
+                .snapshot(asker.clone(), topic.clone(), select.clone());
+            let snapshot = read.await?;
             let cut = match &snapshot.horizon {
                 Some(horizon) => {
                     let read = (horizon, snapshot.settled.as_ref());

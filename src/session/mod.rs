@@ -167,7 +167,7 @@ pub struct Opening {
     pub share: Share,
     /// Nobody knows yet who that is: the hello must bring a token.
     pub owes_token: bool,
-    /// Where he comes from, where that counts for tokens that follow.
+    /// Where he comes from, as which he counts where it is not known who he is.
     pub from: Option<IpAddr>,
 }
 

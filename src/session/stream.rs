@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Ask, End, Held, SETTLE, Session, reads::pause, seen::Seen, wire::WRITE_BYTES};
 use crate::{
+    callers::Asker,
     fanout::Missing,
     predicate::Verdict,
     protocol::{self, Encoded, Mode, Params, ResetReason, Rid, Select},
@@ -65,12 +66,13 @@ impl Session {
             };
             ask.restarts = self.gateway.ring.restarts();
             let queries = self.gateway.queries.clone();
+            let asker = Asker::of(&self.identity, self.from);
             self.asks.work().running.push(Box::pin(async move {
                 if ask.tries > 0 {
                     tokio::time::sleep(pause(ask.tries)).await;
                 }
                 let found = queries
-                    .snapshot(ask.topic.clone(), ask.select.clone())
+                    .snapshot(asker, ask.topic.clone(), ask.select.clone())
                     .await;
                 (ask, found)
             }));
