@@ -233,6 +233,15 @@ impl Drop for Portion {
 }
 
 impl Address {
+    /// What stands for its network: for a /24 of IPv4, or a /48 of IPv6, which is what a household, a company or a
+    /// rented server may have whole.
+    fn network(self) -> Self {
+        match self {
+            Self::V4([a, b, c, _]) => Self::V4([a, b, c, 0]),
+            Self::V6([a, b, c, d, e, f, ..]) => Self::V6([a, b, c, d, e, f, 0, 0]),
+        }
+    }
+
     /// None for this machine.
     fn of(from: IpAddr) -> Option<Self> {
         match from.to_canonical() {
@@ -296,6 +305,18 @@ mod tests {
         let _first = from(&callers, "2001:db8:1:2::1").unwrap();
         assert!(from(&callers, "2001:db8:1:3::1").is_ok());
         assert!(from(&callers, "::ffff:192.0.2.1").is_ok());
+    }
+
+    #[test]
+    fn neighbours_are_of_one_network() {
+        for (one, neighbour, other) in [
+            ("192.0.2.1", "192.0.2.255", "192.0.3.1"),
+            ("2001:db8:1:2::1", "2001:db8:1:ffff::1", "2001:db8:2:2::1"),
+        ] {
+            let network = |text: &str| Address::of(text.parse().unwrap()).unwrap().network();
+            assert_eq!(network(one), network(neighbour));
+            assert_ne!(network(one), network(other));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod behind;
 mod bodies;
 mod cors;
+mod flood;
 mod framing;
 mod hardened;
 mod hosts;
@@ -45,6 +46,7 @@ fn open(settings: &str) -> Server {
 }
 
 /// What came of a request.
+#[derive(Debug)]
 struct Answer {
     status: u16,
     head: String,

@@ -19,6 +19,8 @@ const LATELY: usize = 4096;
 #[derive(Debug)]
 pub struct Buckets {
     rate: Rate,
+    /// What one thing takes of it.
+    cost: u32,
     /// Names are kept as their hashes, which nobody can foresee: a long one costs no more than a short one.
     names: RandomState,
     lately: HashMap<u64, Bucket>,
@@ -28,8 +30,15 @@ pub struct Buckets {
 impl Buckets {
     /// All of them full.
     pub fn new(rate: Rate) -> Self {
+        Self::of_parts(rate, 1)
+    }
+
+    /// All of them full, of a rate for so many names together: each has that part of it, which may be less than
+    /// one a second. The burst must be as large as there are parts.
+    pub fn of_parts(rate: Rate, parts: u32) -> Self {
         Self {
             rate,
+            cost: parts,
             names: RandomState::new(),
             lately: HashMap::new(),
             before: HashMap::new(),
@@ -41,16 +50,36 @@ impl Buckets {
     /// # Errors
     /// As [`Bucket::take`].
     pub fn take(&mut self, name: &impl Hash, now: Instant) -> Result<(), Duration> {
+        self.take_where(name, now, || Ok(()))
+    }
+
+    /// Takes one of what a name has, where something else allows it, too, which is asked only if this does.
+    ///
+    /// # Errors
+    /// As [`Bucket::take`], or what is said instead. Nothing was taken of the name, and a stranger is not
+    /// remembered.
+    pub fn take_where(
+        &mut self,
+        name: &impl Hash,
+        now: Instant,
+        allows: impl FnOnce() -> Result<(), Duration>,
+    ) -> Result<(), Duration> {
         let name = self.names.hash_one(name);
-        if let Some(bucket) = self.lately.get_mut(&name) {
-            return bucket.take(self.rate, now);
+        let lately = self.lately.get(&name).copied();
+        let known = lately.or_else(|| self.before.get(&name).copied());
+        let mut bucket = known.unwrap_or_default();
+        let taken = bucket.take_many(self.cost, self.rate, now);
+        let taken = taken.and_then(|()| allows());
+        let Some(kept) = taken.map_or(known, |()| Some(bucket)) else {
+            return taken;
+        };
+        if lately.is_none() {
+            self.before.remove(&name);
+            if self.lately.len() >= LATELY {
+                self.before = std::mem::take(&mut self.lately);
+            }
         }
-        let mut bucket = self.before.remove(&name).unwrap_or_default();
-        if self.lately.len() >= LATELY {
-            self.before = std::mem::take(&mut self.lately);
-        }
-        let taken = bucket.take(self.rate, now);
-        self.lately.insert(name, bucket);
+        self.lately.insert(name, kept);
         taken
     }
 }
@@ -87,5 +116,35 @@ mod tests {
             }
             assert!(buckets.lately.len() <= LATELY && buckets.before.len() <= LATELY);
         }
+    }
+    #[test]
+    fn what_something_else_does_not_allow_costs_nothing_and_is_not_remembered() {
+        let (mut buckets, begun) = (Buckets::new(RATE), Instant::now());
+        let refusal = Err(Duration::from_secs(7));
+        assert_eq!(buckets.take_where(&"ann", begun, || refusal), refusal);
+        assert!(buckets.lately.is_empty() && buckets.before.is_empty());
+        for _ in 0..3 {
+            assert_eq!(buckets.take_where(&"ann", begun, || refusal), refusal);
+            assert_eq!(buckets.take(&"ann", begun), Ok(()));
+        }
+        let asked = || panic!("it was asked although there is nothing left");
+        let missing = Err(Duration::from_millis(100));
+        assert_eq!(buckets.take_where(&"ann", begun, asked), missing);
+    }
+
+    #[test]
+    fn a_part_of_a_rate_may_be_less_than_one_a_second() {
+        let rate = Rate {
+            per_second: 10,
+            burst: 60,
+        };
+        let (mut buckets, begun) = (Buckets::of_parts(rate, 20), Instant::now());
+        for name in ["ann", "bob"] {
+            assert!((0..3).all(|_| buckets.take(&name, begun).is_ok()));
+            assert_eq!(buckets.take(&name, begun), Err(Duration::from_secs(2)));
+        }
+        let later = begun + Duration::from_secs(2);
+        assert_eq!(buckets.take(&"ann", later), Ok(()));
+        assert!(buckets.take(&"ann", later).is_err());
     }
 }

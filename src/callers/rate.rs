@@ -37,9 +37,17 @@ impl Bucket {
     /// # Errors
     /// How long it is until there is one; nothing was taken.
     pub fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
+        self.take_many(1, rate, now)
+    }
+
+    /// Takes so many at once, which must not be more than the burst.
+    ///
+    /// # Errors
+    /// How long it is until there are so many; nothing was taken.
+    pub fn take_many(&mut self, count: u32, rate: Rate, now: Instant) -> Result<(), Duration> {
         let interval = Duration::from_secs(1) / rate.per_second.max(1);
         let room = interval * rate.burst.max(1);
-        let full_at = self.full_at.map_or(now, |at| at.max(now)) + interval;
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + interval * count;
         match (full_at - now).checked_sub(room) {
             Some(missing) if !missing.is_zero() => Err(missing),
             _ => {
@@ -89,6 +97,15 @@ mod tests {
         }
         let later = begun + Duration::from_millis(100);
         assert_eq!(taken(&mut bucket, later), 2);
+    }
+
+    #[test]
+    fn many_are_taken_together_or_none_of_them() {
+        let (mut bucket, begun) = (Bucket::default(), Instant::now());
+        assert_eq!(bucket.take_many(30, RATE, begun), Ok(()));
+        let missing = bucket.take_many(30, RATE, begun);
+        assert_eq!(missing, Err(Duration::from_secs(1)));
+        assert_eq!(taken(&mut bucket, begun), 10);
     }
 
     #[test]

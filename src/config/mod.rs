@@ -181,8 +181,8 @@ pub struct Server {
     /// neither, is not counted.
     #[serde(deserialize_with = "within::<1, 10_000_000, _, _>")]
     pub max_connections_per_identity: usize,
-    /// TCP connections that come in a second, once as many as `max_connections` have come at once; this machine's own,
-    /// and those of `trusted_proxies`, are not counted. Default 500: who were there when the process ended are back
+    /// TCP connections that come in a second, once as many as `max_connections` have come at once, with a reserve for
+    /// networks that have not come lately; this machine's own, and those of `trusted_proxies`, are not counted. Default 500: who were there when the process ended are back
     /// within seconds, and who comes and goes all the time costs a part of one core.
     #[serde(deserialize_with = "within::<1, 1_000_000, _, _>")]
     pub accepts_per_second: u32,

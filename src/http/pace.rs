@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Edge, who::Whence};
+use super::{Edge, farewell, stream, who::Whence};
 use crate::identity::Identity;
 
 /// Refuses a request that comes too early, whatever it asks for; who sends it is known by now.
@@ -19,6 +19,13 @@ pub async fn kept(State(edge): State<Arc<Edge>>, request: Request, next: Next) -
     let from = extensions.get::<Whence>().map(|from| from.0);
     match edge.gateway.keep_pace(asker, from) {
         Ok(()) => next.run(request).await,
-        Err(failure) => edge.refuse(failure).into_response(),
+        Err(failure) => {
+            let refused = edge.refuse(failure);
+            match stream::is_event_source(request.headers()) {
+                // It may be one of many behind one address, who must not all come back at once.
+                true => stream::come_back(farewell::RETRY_MS),
+                false => refused.into_response(),
+            }
+        }
     }
 }

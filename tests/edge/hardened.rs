@@ -21,14 +21,14 @@ use crate::{
 };
 
 /// Where the issuer of both configurations publishes his keys, and who he is.
-const JWKS: &str = "https://login.example.org/realms/care/protocol/openid-connect/certs";
+pub(super) const JWKS: &str = "https://login.example.org/realms/care/protocol/openid-connect/certs";
 const ISSUER: &str = "https://login.example.org/realms/care";
 
 /// Debian keeps it where only root looks.
 const NGINX: [&str; 2] = ["nginx", "/usr/sbin/nginx"];
 
 /// The code blocks of one kind below the heading.
-fn blocks(kind: &str) -> Vec<String> {
+pub(super) fn blocks(kind: &str) -> Vec<String> {
     let text = fs::read_to_string(crate::tidy::root().join("docs/operations.md")).unwrap();
     let section = text.split("\n## Hardening\n").nth(1).unwrap();
     let section = section.split("\n## ").next().unwrap();
@@ -39,14 +39,14 @@ fn blocks(kind: &str) -> Vec<String> {
         .collect()
 }
 
-fn replaced(text: &str, changes: &[(&str, &str)]) -> String {
+pub(super) fn replaced(text: &str, changes: &[(&str, &str)]) -> String {
     changes.iter().fold(text.to_owned(), |text, (old, new)| {
         assert!(text.contains(old), "{old} is not in\n{text}");
         text.replace(old, new)
     })
 }
 
-fn gateway(config: &str, listen: Option<&str>) -> Server {
+pub(super) fn gateway(config: &str, listen: Option<&str>) -> Server {
     Server::with(Options {
         config: Some(format!("{config}\n{CARE}")),
         database: Some(CARE_TABLES.into()),
@@ -56,7 +56,7 @@ fn gateway(config: &str, listen: Option<&str>) -> Server {
 }
 
 /// A token of the issuer's for a minute, with these claims changed; as lines of a head.
-fn bearer(pair: &Pair, changes: Json) -> String {
+pub(super) fn bearer(pair: &Pair, changes: Json) -> String {
     let mut claims =
         json!({ "sub": "ann", "iss": ISSUER, "aud": "rowcast", "iat": now(), "exp": now() + 60 });
     for (name, value) in changes.as_object().unwrap() {
@@ -97,14 +97,14 @@ fn revoke(who: &str, sub: &str) -> Vec<u8> {
 }
 
 /// An nginx of the test's own. Killed when dropped.
-struct Nginx {
+pub(super) struct Nginx {
     child: Child,
-    address: String,
+    pub address: String,
 }
 
 impl Nginx {
     /// With this inside of `http`.
-    fn start(authority: &Authority, http: &str) -> Self {
+    pub fn start(authority: &Authority, http: &str) -> Self {
         let folder = authority.path("");
         let http = replaced(
             http,
@@ -162,7 +162,7 @@ impl Nginx {
         }
     }
 
-    async fn say(&self, connector: &TlsConnector, bytes: &[u8]) -> Answer {
+    pub async fn say(&self, connector: &TlsConnector, bytes: &[u8]) -> Answer {
         let mut stream = tls::dial_to(&self.address, connector).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         heard_on(&mut stream).await

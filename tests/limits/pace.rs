@@ -23,7 +23,7 @@ fn paced() -> Server {
 fn serving(server: &str) -> Server {
     let config = format!(
         "{server}\n[limits]\nrequests_per_second = 1\nrequests_burst = 3\n\
-         [auth]\nkey = \"{SECRET}\"\nanonymous = true\n{CARE}"
+         [auth]\nkey = \"{SECRET}\"\nanonymous = true\noperator = {{ role = \"admin\" }}\n{CARE}"
     );
     Server::with(Options {
         config: Some(config),
@@ -117,6 +117,8 @@ async fn all_that_reaches_database_or_bus_counts_together() {
         ("GET", "/api/types"),
         ("POST", "/api/events"),
         ("POST", "/api/topics/patient/refresh"),
+        ("GET", "/api/stream"),
+        ("POST", "/api/revoke"),
     ];
     for (number, (method, path)) in all.into_iter().enumerate() {
         let from = format!("192.0.2.{number}");
@@ -132,6 +134,96 @@ async fn all_that_reaches_database_or_bus_counts_together() {
         });
         refused.await;
     }
+}
+
+#[tokio::test]
+async fn an_operator_has_a_pace_as_anybody_has() {
+    // On a listener that shows him what is his, which is one that no proxy brings others to.
+    let server = serving("");
+    for path in ["/api/pipeline", "/api/dead_letters"] {
+        let root = json!({ "sub": path, "role": "admin", "exp": issuer::now() + 600 });
+        let token = issuer::hs256(&root);
+        let asked = Asked {
+            path,
+            token: Some(&token),
+            ..query("127.0.0.1")
+        };
+        let (answered, _) = refused(&server, asked).await;
+        assert!(answered >= 3, "{answered}");
+    }
+}
+
+/// How a stream of events begins for a browser, or what it is told instead.
+async fn stream(server: &Server, from: &str) -> String {
+    let asked = Client::new()
+        .get(server.url("/api/stream"))
+        .header("accept", "text/event-stream")
+        .header("x-forwarded-for", from)
+        .send();
+    let mut answer = in_time("an answer", asked).await.unwrap();
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    let told = in_time("what is told", answer.chunk()).await.unwrap();
+    String::from_utf8(told.unwrap().to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn a_browsers_stream_that_comes_too_early_comes_back_and_not_all_of_a_ward_do_at_once() {
+    let server = paced();
+    let refused = wait_until("a stream that comes too early", async || {
+        let told = stream(&server, "192.0.2.1").await;
+        (told == "retry: 5000\n\n").then_some(())
+    });
+    refused.await;
+    assert!(counted(&server, "pace").await >= 1);
+    assert!(stream(&server, "192.0.2.2").await.contains("retry: 2000"));
+}
+
+#[tokio::test]
+async fn a_ward_whose_streams_all_come_back_through_one_address_is_not_too_fast() {
+    let config = format!(
+        "[server]\ntrusted_proxies = [\"127.0.0.1\"]\noperator_listen = \"127.0.0.1:0\"\n\
+         max_connections_per_address = 1000\n[auth]\nanonymous = true\n{CARE}"
+    );
+    let server = Server::configured(&config, CARE_TABLES);
+    // As many as one address may have by default, and each of them once more.
+    for _ in 0..2 * 100 {
+        let told = stream(&server, "192.0.2.1").await;
+        assert!(told.contains("retry: 2000"), "{told}");
+    }
+    assert_eq!(counted(&server, "pace").await, 0);
+}
+
+#[tokio::test]
+async fn who_is_refused_again_and_again_is_told_to_wait_and_his_neighbours_are_not() {
+    let server = paced();
+    let wrong = |from| Asked {
+        token: Some("wrong"),
+        ..query(from)
+    };
+    let (mut tried, mut answer) = (0, say(&server, wrong("192.0.2.1")).await);
+    while answer.status() == StatusCode::UNAUTHORIZED {
+        tried += 1;
+        assert!(tried < 50, "fifty wrong tokens");
+        answer = say(&server, wrong("192.0.2.1")).await;
+    }
+    assert!(tried >= 3, "{tried}");
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(answer.headers()["retry-after"], "1");
+    assert!(!answer.headers().contains_key("www-authenticate"));
+    assert!(counted(&server, "pace").await >= 1);
+    // Each of them was refused, however that was told.
+    let metric = "auth_refused_total{kind=\"malformed\"}";
+    assert_eq!(server.counted(metric).await, tried + 1);
+    let ann = issuer::hs256(&json!({ "sub": "ann", "exp": issuer::now() + 600 }));
+    for neighbour in [None, Some(&*ann)] {
+        let asked = Asked {
+            token: neighbour,
+            ..query("192.0.2.1")
+        };
+        assert_eq!(say(&server, asked).await.status(), 200);
+    }
+    let elsewhere = say(&server, wrong("192.0.2.2")).await;
+    assert_eq!(elsewhere.status(), StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
@@ -205,6 +297,12 @@ async fn this_machine_may_ask_as_often_as_it_likes_for_nobody_in_particular() {
     for _ in 0..20 {
         let answer = say(&server, query("192.0.2.1")).await;
         assert_eq!(answer.status(), 200);
+        let wrong = Asked {
+            token: Some("wrong"),
+            ..query("192.0.2.1")
+        };
+        let answer = say(&server, wrong).await;
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     }
     assert_eq!(counted(&server, "pace").await, 0);
 }
