@@ -3,7 +3,7 @@
 
 mod replies;
 mod revocations;
-mod wire;
+pub mod wire;
 
 use std::{fs, path::PathBuf};
 
