@@ -3,6 +3,7 @@
 
 mod replies;
 mod revocations;
+mod tricks;
 pub mod wire;
 
 use std::{fs, path::PathBuf};
