@@ -3,7 +3,8 @@
 
 mod replies;
 mod revocations;
-mod wire;
+mod tricks;
+pub mod wire;
 
 use std::{fs, path::PathBuf};
 

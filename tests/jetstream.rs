@@ -1,6 +1,8 @@
 //! The bus on NATS JetStream while its server is killed, stands still, goes back, is not there,
 //! or is told nonsense. What every bus promises is in bus_contract.rs.
 
+mod headers;
+
 use std::{
     collections::HashSet,
     error::Error,

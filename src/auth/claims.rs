@@ -125,7 +125,11 @@ pub(super) fn time(claims: &Map<String, Json>, name: &str) -> Result<Option<Syst
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{
+        super::revoked::{Revocation, Revoked},
+        *,
+    };
+    use crate::metrics::Metrics;
 
     const NOW: u64 = 1_790_000_000;
 
@@ -175,6 +179,33 @@ mod tests {
         let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(seconds));
         assert_eq!(identity.until(), at(NOW + 90));
         assert_eq!(identity.issued(), at(NOW - 30));
+    }
+
+    #[test]
+    fn what_was_issued_within_the_leeway_after_a_revocation_stays_refused() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let keep = Duration::from_secs(1 << 30);
+        let revoked = Revoked::new(keep, rules().leeway, Metrics::default());
+        let body = json!({ "sub": "ann" });
+        let ann = Revocation::read(body.as_object().unwrap()).unwrap();
+        revoked.add(&ann, at(NOW));
+        for (iat, refused) in [
+            (NOW - 60, true),
+            (NOW + 1, true),
+            (NOW + 30, true),
+            (NOW + 31, false),
+        ] {
+            let claims = json!({ "sub": "ann", "iat": iat, "exp": NOW + 3600 });
+            for later in [60, 3000] {
+                let claims = claims.as_object().unwrap().clone();
+                let rules = Rules {
+                    leeway: rules().leeway,
+                    ..Rules::default()
+                };
+                let identity = rules.judge(claims, at(NOW + later)).unwrap();
+                assert_eq!(revoked.covers(&identity), refused, "{iat}");
+            }
+        }
     }
 
     #[test]

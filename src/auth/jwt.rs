@@ -11,9 +11,8 @@ use super::{
     claims::Rules,
     jwks::{Found, Jwks},
     key::{Key, Tried},
-    published::base64,
 };
-use crate::identity::Identity;
+use crate::{identity::Identity, row::unbase64};
 
 /// What tokens are judged by.
 #[derive(Debug)]
@@ -100,7 +99,7 @@ impl Jwt {
 /// What a token says before anybody knows who says it: to be refused by, and for nothing else.
 fn unverified(token: &str) -> Option<Map<String, Json>> {
     let payload = token.split('.').nth(1)?;
-    serde_json::from_slice(&base64(payload)?).ok()
+    serde_json::from_slice(&unbase64(payload)?).ok()
 }
 
 /// Whether a text has the form of a signed token, so that it is nothing else.

@@ -1,6 +1,8 @@
 //! What is published and no secret, in the forms that are mistaken for one: keys in base64, keys of SSH, JSON.
 //! As a secret each would be one that everybody knows, and everybody could sign.
 
+use crate::row::unbase64;
+
 /// The first line of everything in the PEM form, and of RFC 4716's, as far as it is alike.
 const ARMOUR: [&str; 2] = ["-----BEGIN", "---- BEGIN"];
 
@@ -29,7 +31,7 @@ fn is_key(word: &str) -> bool {
     if SSH.iter().any(|name| word.starts_with(name)) {
         return true;
     }
-    let (base64, hex) = (base64(word), hex(word));
+    let (base64, hex) = (unbase64(word), hex(word));
     let bytes = || [&base64, &hex].into_iter().flatten();
     bytes().any(|bytes| is_der(bytes) || is_ssh(bytes))
 }
@@ -69,29 +71,6 @@ fn begun(bytes: &[u8], tag: u8) -> Option<(usize, &[u8])> {
 fn is_ssh(bytes: &[u8]) -> bool {
     let name = bytes.get(4..).unwrap_or_default();
     bytes.starts_with(&[0, 0, 0]) && SSH.iter().any(|begin| name.starts_with(begin.as_bytes()))
-}
-
-/// What a text is in base64, of either alphabet, padded or not.
-pub fn base64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 3);
-    let (mut bits, mut held) = (0_u32, 0);
-    for letter in text.trim_end_matches('=').bytes() {
-        let six = match letter {
-            b'A'..=b'Z' => letter - b'A',
-            b'a'..=b'z' => letter - b'a' + 26,
-            b'0'..=b'9' => letter - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => return None,
-        };
-        (bits, held) = (bits << 6 | u32::from(six), held + 6);
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-            bits &= (1 << held) - 1;
-        }
-    }
-    Some(bytes)
 }
 
 /// What a text is in hexadecimal digits, with colons between the bytes or without.

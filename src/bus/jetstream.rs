@@ -20,6 +20,7 @@ mod range;
 mod read;
 mod record;
 mod revocations;
+mod single;
 mod status;
 mod stream;
 mod writer;

@@ -257,7 +257,61 @@ pub(super) struct Introduced {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::{super::Usual, *};
+    use crate::{
+        callers::Rate,
+        http::AllowedHosts,
+        metrics::{Health, Metrics},
+        protocol::Language,
+    };
+
+    /// More than this machine's own places, of whom the others are told that there is no room, and fewer than tokio
+    /// lets a task accept before it has to pause.
+    const CROWD: usize = 48;
+
+    #[tokio::test]
+    async fn a_crowd_at_the_door_does_not_hide_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut crowd = Vec::new();
+        for _ in 0..CROWD {
+            let mut one = TcpStream::connect(address).await.unwrap();
+            one.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await
+                .unwrap();
+            crowd.push(one);
+        }
+        let door = Door::of_gateway(Health::default(), Metrics::default(), Language::default());
+        let terms = Terms {
+            room: Room {
+                all: 0,
+                of_one: 1,
+                arrivals: Rate {
+                    per_second: 1,
+                    burst: 1,
+                },
+            },
+            head_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(1),
+            head_bytes: 8192,
+            headers: 64,
+            hosts: Hosts::new(AllowedHosts::default(), Usual::Any),
+            proxies: Proxies::default(),
+            tls: None,
+            face: Face::Whole,
+        };
+        let stop = CancellationToken::new();
+        stop.cancel();
+        serve(listener, door, terms, stop).await;
+        for mut one in crowd {
+            let mut told = Vec::new();
+            // A reset, mostly: what was not accepted goes with its listener.
+            let _ = one.read_to_end(&mut told).await;
+            assert_eq!(String::from_utf8_lossy(&told), "");
+        }
+    }
 
     #[tokio::test]
     async fn what_is_accepted_has_the_options_of_its_listener() {

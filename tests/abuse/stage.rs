@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::told::Told;
+use super::{ELSEWHERE, NOWHERE, told::Told};
 use crate::{
     support::{
         Options, Raw, Server, Socket,
@@ -315,7 +315,16 @@ fn report(tried: &BTreeMap<&'static str, usize>) {
         .map(|(class, n)| format!("{class} {n}"))
         .collect();
     // Past the test harness, which keeps what a test prints that has passed.
-    let line = format!("abuse: {sum} inputs ({})\n", classes.join(", "));
+    let elsewhere: Vec<String> = ELSEWHERE
+        .iter()
+        .map(|(class, file, _)| format!("{class} tests/{file}"))
+        .collect();
+    let line = format!(
+        "abuse: {sum} inputs ({}); held elsewhere: {}; {} has nothing to act on\n",
+        classes.join(", "),
+        elsewhere.join(", "),
+        NOWHERE.join(", "),
+    );
     std::io::stderr().write_all(line.as_bytes()).unwrap();
     assert!(sum >= LEAST, "{sum} inputs are too few");
 }

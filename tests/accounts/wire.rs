@@ -50,6 +50,13 @@ impl Wire {
         self.say(&format!("PUB {subject} {}\r\n{body}\r\n", body.len()))
     }
 
+    /// Publishes with this above the body, headers or not; what the server says against it.
+    pub fn publish_under(&mut self, subject: &str, above: &[u8], body: &str) -> Option<String> {
+        let bytes = above.len();
+        let line = format!("HPUB {subject} {bytes} {}\r\n", bytes + body.len());
+        self.say_bytes(&[line.as_bytes(), above, body.as_bytes(), b"\r\n"].concat())
+    }
+
     /// Asks, with the answer to go elsewhere.
     pub fn ask(&mut self, subject: &str, inbox: &str, body: &str) -> Option<String> {
         let bytes = body.len();
@@ -69,9 +76,12 @@ impl Wire {
 
     /// Sends a line, and waits until the server has come past it.
     fn say(&mut self, line: &str) -> Option<String> {
+        self.say_bytes(line.as_bytes())
+    }
+
+    fn say_bytes(&mut self, line: &[u8]) -> Option<String> {
         let sent = self.stream.get_mut();
-        sent.write_all(format!("{line}PING\r\n").as_bytes())
-            .unwrap();
+        sent.write_all(&[line, b"PING\r\n"].concat()).unwrap();
         let mut refused = None;
         loop {
             let mut line = String::new();

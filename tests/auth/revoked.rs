@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use super::{SECRET, ann, fetched, guarded, is_served, now, opened, status, with_secret};
+use super::{
+    SECRET, ann, fetched, guarded, handshake, is_served, now, opened, status, with_secret,
+};
 use crate::{
-    support::{Nats, NatsOptions, Options, Producer, Server, sqlite3, wait_until},
+    support::{Nats, NatsOptions, Options, Producer, Server, Socket, sqlite3, wait_until},
     wire::{CARE, CARE_TABLES},
 };
 
@@ -75,6 +77,54 @@ async fn an_operator_ends_the_sockets_of_a_subject_and_his_tokens_are_refused() 
     let later = later.await;
     is_served(&mut opened(&server, &[("token", &later)]).await).await;
     assert_eq!(server.counted("revocations_total").await, 2);
+}
+
+/// A21: what came after it is for whoever has a right to it now.
+#[tokio::test]
+async fn a_cursor_gives_nobody_a_right() {
+    let server = with_secret("operator = { role = \"admin\" }");
+    let operator = ann(json!({ "sub": "root", "role": "admin" }));
+    let (old, bob) = (token("ann", "1"), token("bob", "2"));
+    let mut listening = opened(&server, &[("token", &old)]).await;
+    let write = |age| {
+        let text = format!("UPDATE patient SET age = {age} WHERE id = 1");
+        sqlite3(&server.database(), &text);
+    };
+    write(1);
+    let seen = listening.next_of("patient").await;
+    let since = seen["cursor"].as_str().unwrap();
+    write(2);
+    listening.next_of("patient").await;
+    let (code, _) = revoke(&server, &operator, json!({ "sub": "ann" })).await;
+    assert_eq!(code, 202);
+    assert_eq!(listening.closed().await.code, 4401);
+    let brings: [(&[(&str, &str)], &str); 2] = [
+        (&[("token", &old)], "token_revoked"),
+        (&[], "token_missing"),
+    ];
+    for (headers, error) in brings {
+        let path = format!("/socket/all/?since={since}");
+        assert_eq!(status(&server, &path, headers).await, 401);
+        let path = format!("/api/stream?since={since}");
+        let told = fetched(&server, &path, headers).await;
+        assert_eq!(told, (401, error.into()));
+    }
+    let streamed = [("token", old.as_str()), ("last-event-id", since)];
+    let told = fetched(&server, "/api/stream", &streamed).await;
+    assert_eq!(told, (401, "token_revoked".into()));
+    let mut hello = json!({ "type": "sys:hello", "rid": 1, "since": since, "token": old });
+    for error in ["token_revoked", "token_missing"] {
+        let mut socket = server.socket("hello=1").await;
+        socket.send(hello.clone()).await;
+        assert_eq!(socket.next().await["error"], error);
+        let end = socket.next_or_close().await;
+        assert_eq!(end.unwrap_err().code, 4401, "{error}");
+        hello.as_object_mut().unwrap().remove("token");
+    }
+    // Who has a right to it may have it from wherever he likes.
+    let path = format!("/socket/all/?since={since}");
+    let mut other = Socket::request(handshake(&server, &path, &[("token", &bob)])).await;
+    assert_eq!(other.next_of("patient").await["data"]["age"], 2);
 }
 
 #[tokio::test]

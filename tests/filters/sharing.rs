@@ -53,9 +53,8 @@ fn filter(column: &str, value: i64) -> Vec<Condition> {
     }]
 }
 
-#[tokio::test]
-async fn equal_filters_are_one_until_the_table_is_another() {
-    let folder = tempfile::tempdir().unwrap();
+/// A topic on a table of a database of its own, and the filters of a gateway that reads it.
+async fn filters(folder: &tempfile::TempDir) -> (Arc<Topic>, rusqlite::Connection, Ring, Filters) {
     let path = folder.path().join("t.db");
     let conn = rusqlite::Connection::open(&path).unwrap();
     conn.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, a, b)")
@@ -84,7 +83,42 @@ async fn equal_filters_are_one_until_the_table_is_another() {
     ));
     let ring = Ring::new(at(0), 1 << 20);
     let filters = Filters::new(ring.clone(), queries);
+    (topic, conn, ring, filters)
+}
 
+/// A session that has come to a row that it cannot judge waits for that, and asks for nothing itself.
+#[tokio::test]
+async fn whoever_has_a_table_described_wakes_those_who_wait_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (topic, _conn, ring, filters) = filters(&folder).await;
+    let mut woken = ring.watch();
+    assert!(!woken.has_changed().unwrap());
+    filters.compile(&topic, filter("a", 5)).await.unwrap();
+    assert!(woken.has_changed().unwrap());
+    woken.mark_unchanged();
+    // It is known now: nobody waits.
+    filters.compile(&topic, filter("b", 5)).await.unwrap();
+    assert!(!woken.has_changed().unwrap());
+    // Until it may be another one.
+    ring.append(vec![frame(1, Op::Reload)], None);
+    woken.mark_unchanged();
+    filters.compile(&topic, filter("a", 5)).await.unwrap();
+    assert!(woken.has_changed().unwrap());
+    // One who has it described for a policy does the same, and where it cannot be nobody is woken for nothing.
+    ring.restart(at(9));
+    woken.mark_unchanged();
+    std::fs::rename(folder.path().join("t.db"), folder.path().join("away")).unwrap();
+    assert!(filters.compile(&topic, filter("a", 5)).await.is_err());
+    assert!(!woken.has_changed().unwrap());
+    std::fs::rename(folder.path().join("away"), folder.path().join("t.db")).unwrap();
+    filters.compile(&topic, filter("a", 5)).await.unwrap();
+    assert!(woken.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn equal_filters_are_one_until_the_table_is_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (topic, conn, ring, filters) = filters(&folder).await;
     let first = filters.compile(&topic, filter("a", 5)).await.unwrap();
     assert!(Arc::ptr_eq(
         &first,

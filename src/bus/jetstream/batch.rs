@@ -53,12 +53,15 @@ struct Answer {
     ack: Option<Ack>,
 }
 
+/// Why the server did not do what it was asked.
 #[derive(Deserialize)]
-struct ServerError {
+pub struct ServerError {
+    /// Which error it is.
     #[serde(default)]
-    err_code: u64,
+    pub err_code: u64,
+    /// The same for people.
     #[serde(default)]
-    description: String,
+    pub description: String,
 }
 
 impl JetStreamBus {

@@ -23,6 +23,9 @@ const CHUNK: usize = 500;
 /// Bytes in one chunk.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
+/// After so many waits in vain at one place what stands there is read by itself: any server may be restarted once.
+const IN_VAIN: u32 = 2;
+
 /// The pause after an error.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -48,6 +51,8 @@ pub struct Follower {
     begun: Option<Look>,
     pull: Option<Pull>,
     waiting: VecDeque<Pulled>,
+    /// How often the wait for what follows `looked` has ended in vain, and for which `looked`.
+    in_vain: (u64, u32),
     failed: bool,
 }
 
@@ -67,6 +72,7 @@ impl Follower {
             begun: None,
             pull: None,
             waiting: VecDeque::new(),
+            in_vain: (0, 0),
             failed: false,
         }
     }
@@ -106,6 +112,11 @@ impl Follower {
                 // begin and not go on.
                 tracing::debug!(error = %err, "following the bus anew");
                 self.pull = None;
+                let times = match self.in_vain {
+                    (looked, times) if looked == self.looked => times,
+                    _ => 0,
+                };
+                self.in_vain = (self.looked, times + 1);
                 let err = self.bus.reason(err);
                 if err.is::<Denied>() {
                     return Err(ReadError::Unavailable(err));
@@ -127,12 +138,42 @@ impl Follower {
         } else {
             self.verify(&look).await?;
         }
-        let pull = Pull::open(&self.bus, &self.bus.names.stream, self.looked + 1).await;
+        let mut from = self.looked + 1;
+        if self.in_vain.0 == self.looked
+            && self.in_vain.1 >= IN_VAIN
+            && self.looked < look.stream_last
+        {
+            from = self.take_singly(look.stream_last).await?;
+        }
+        let pull = Pull::open(&self.bus, &self.bus.names.stream, from).await;
         self.pull = Some(pull.map_err(ReadError::Unavailable)?);
         self.checkpoint = None;
         let at_head = self.looked == look.stream_last && !self.holding;
         self.begun = Some(look);
         Ok(at_head.then(|| self.chunk(Vec::new(), true)))
+    }
+
+    /// Takes what follows one by one, past whatever ends the connection each time that it is sent; where to go
+    /// on after that.
+    async fn take_singly(&mut self, last: u64) -> Result<u64, ReadError> {
+        let first = self.looked + 1;
+        let limit = usize::try_from(last - self.looked).unwrap_or(usize::MAX);
+        let found = self.bus.one_by_one(first, limit).await;
+        let found = found.map_err(ReadError::Unavailable)?;
+        tracing::warn!(
+            offset = first,
+            messages = found.len(),
+            "messages that end the connection to NATS are read one by one: their headers are none"
+        );
+        let pulled = found.into_iter().map(|message| {
+            let pending = last.saturating_sub(message.seq);
+            (message, pending)
+        });
+        self.waiting.extend(pulled);
+        Ok(self
+            .waiting
+            .back()
+            .map_or(first, |(message, _)| message.seq + 1))
     }
 
     /// Refuses to go on where the stream is not the one that was followed.
@@ -240,7 +281,10 @@ impl Follower {
                     None => continue,
                 }
             }
-            self.checkpoint = message.checkpoint().or(self.checkpoint.take());
+            // Anybody may write such a header above an event.
+            if self.bus.names.is_change(&message.subject) {
+                self.checkpoint = message.checkpoint().or(self.checkpoint.take());
+            }
             deliveries.push(self.deliver(&message));
             self.last = message.seq;
             if pending == 0 {

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use super::{
     super::{DeadLetter, DeadLetters, LETTER_CHARS},
     Failure, JetStreamBus,
-    range::stored,
+    range::{is_stored, stored},
     record::Stored,
     stream::silent,
 };
@@ -66,9 +66,12 @@ impl JetStreamBus {
         let ask = serde_json::json!({ "seq": seq }).to_string();
         let answer = client.request(subject, ask.into()).await.map_err(silent)?;
         match answer.status {
-            None => stored(answer.headers, answer.payload).map(|there| Some(self.read_out(&there))),
+            _ if is_stored(&answer) => {
+                stored(answer.headers, answer.payload).map(|there| Some(self.read_out(&there)))
+            }
             Some(StatusCode::NOT_FOUND) => Ok(None),
             Some(status) => Err(format!("the NATS server answers {status}").into()),
+            None => Err("a message without its place".into()),
         }
     }
 

@@ -199,15 +199,6 @@ impl JetStreamBus {
         found_or_none(found.map_err(|err| (no_message(&err.kind()), silent(err))))
     }
 
-    /// The message of a sequence, if it is still there.
-    pub(super) async fn at(&self, seq: u64) -> Result<Option<Stored>, Failure> {
-        let jetstream = self.connection.jetstream()?;
-        let stream = jetstream.get_stream_no_info(&self.names.stream).await;
-        let stream = stream.map_err(silent)?;
-        let found = stream.get_raw_message(seq).await;
-        found_or_none(found.map_err(|err| (no_message(&err.kind()), silent(err))))
-    }
-
     /// What the stream holds.
     pub(super) async fn extent(&self) -> Result<Extent, Failure> {
         let jetstream = self.connection.jetstream()?;

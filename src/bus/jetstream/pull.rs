@@ -130,20 +130,20 @@ impl Pull {
 
     /// A message, or what the server says instead.
     fn understand(&mut self, answer: Message) -> Result<Option<Pulled>, Failure> {
+        // What has a place is a message, whatever status its publisher may have written above it.
+        if let Some((seq, at_ns, pending)) = answer.reply.as_ref().and_then(|reply| place(reply)) {
+            self.due = self.due.saturating_sub(1);
+            let stored = Stored {
+                seq,
+                at_ns,
+                subject: answer.subject.to_string(),
+                headers: answer.headers.unwrap_or_default(),
+                payload: answer.payload,
+            };
+            return Ok(Some((stored, pending)));
+        }
         match answer.status.map(|status| status.as_u16()) {
-            None => {
-                self.due = self.due.saturating_sub(1);
-                let place = answer.reply.as_ref().and_then(|reply| place(reply));
-                let (seq, at_ns, pending) = place.ok_or("a message without its place")?;
-                let stored = Stored {
-                    seq,
-                    at_ns,
-                    subject: answer.subject.to_string(),
-                    headers: answer.headers.unwrap_or_default(),
-                    payload: answer.payload,
-                };
-                Ok(Some((stored, pending)))
-            }
+            None => Err("a message without its place".into()),
             Some(100) => Ok(None),
             // A request has stood long enough; what it did not get is not due any more.
             Some(408) => {

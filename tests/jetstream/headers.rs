@@ -1,0 +1,213 @@
+//! What an application writes above its event. The server stores whatever stands there, so it may be lies about the
+//! message, a status, or no headers at all: each is an event at its own place, and ends nothing.
+
+use futures_util::StreamExt;
+use rowcast::{
+    bus::{
+        Bus, ReadError,
+        jetstream::{JetStreamBus, JetStreamConfig, Role},
+    },
+    event::{Body, Event},
+    position::Position,
+};
+
+use super::{changes, checkpoint, config, connect, publish};
+use crate::{
+    accounts::wire::Wire,
+    support::{Nats, in_time, nats::shipped, wait_until},
+};
+
+/// The lies: of which subject it is, where and when it was stored, that it is none, and how far there is more.
+const LIES: [&[u8]; 6] = [
+    b"NATS/1.0\r\nNats-Stream: ROWCAST\r\nNats-Subject: rowcast.change.t\r\nNats-Sequence: 3\r\n\
+      Nats-Time-Stamp: 2020-01-01T00:00:00Z\r\nNats-Num-Pending: 0\r\nRowcast-Epoch: e0\r\n\r\n",
+    b"NATS/1.0\r\nNats-Subject: rowcast.change.t\r\nNats-Sequence: 9\r\nNats-Time-Stamp: never\r\n\r\n\r\n",
+    b"NATS/1.0\r\n\r\nNats-Subject: rowcast.change.sys.state\r\nNats-Sequence: x\r\nRowcast-More: 1\r\n\r\n",
+    b"NATS/1.0\r\nStatus: 404\r\nDescription: No Messages\r\nNats-Pending-Messages: 9\r\n\r\n",
+    b"NATS/1.0\r\nNats-Subject: rowcast.change.t\r\n x\r\n\r\n",
+    b"NATS/1.0\r\nNats-Msg-Id: 1\r\nNats-Msg-Id: 2\r\n\r\n",
+];
+
+/// What the server itself would say.
+const STATUSES: [&[u8]; 6] = [
+    b"NATS/1.0 100 Idle Heartbeat\r\n\r\n",
+    b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\n\r\n",
+    b"NATS/1.0 404 Message Not Found\r\n\r\n",
+    b"NATS/1.0 408 Request Timeout\r\n\r\n",
+    b"NATS/1.0 409 Consumer Deleted\r\n\r\n",
+    b"NATS/1.0 503\r\n\r\n",
+];
+
+/// What the client ends the connection for.
+const NONE: [&[u8]; 8] = [
+    b"\r\n\r\n",
+    b"HTTP/1.1\r\na: b\r\n\r\n",
+    b"NATS/1.0",
+    b"NATS/1.0 many\r\n\r\n",
+    b"NATS/1.0\r\nno headers\r\n\r\n",
+    b"NATS/1.0\r\na b: c\r\n\r\n",
+    b"NATS/1.0\r\nname: M\xfcller\r\n\r\n",
+    b"NATS/1.0\r\n: nobody's\r\nNats-Subject: rowcast.change.t\r\n\r\n",
+];
+
+async fn bus(nats: &Nats, user: &str, role: Role) -> JetStreamBus {
+    let config = JetStreamConfig {
+        servers: nats.url_as(user),
+        ..config(nats)
+    };
+    connect(config, role).await
+}
+
+/// The data of applications' events; of anything else what it is.
+fn told(event: &Event) -> String {
+    match &event.body {
+        Body::Application(data) => data.get().to_owned(),
+        Body::Change { checkpoint, .. } => format!("change {}", checkpoint.high),
+        Body::Emitted { .. } => "emitted".into(),
+    }
+}
+
+/// All that one reader is sent after a place, to the change of that number.
+async fn followed(bus: &JetStreamBus, from: Position, last: &str) -> Vec<(Position, String)> {
+    let mut chunks = bus.subscribe(from);
+    let mut all = Vec::new();
+    loop {
+        match in_time("a chunk", chunks.next()).await.unwrap() {
+            Ok(chunk) => {
+                for delivery in chunk.deliveries {
+                    if let Some(event) = &delivery.event {
+                        all.push((delivery.position, told(event)));
+                    }
+                }
+            }
+            Err(ReadError::Unavailable(_)) => {}
+            Err(err) => panic!("{err}"),
+        }
+        if all.last().is_some_and(|(_, told)| told == last) {
+            return all;
+        }
+    }
+}
+
+/// The same, read as whoever comes back has it read.
+async fn read(bus: &JetStreamBus, from: Position, last: &str) -> Vec<(Position, String)> {
+    let mut all: Vec<(Position, String)> = Vec::new();
+    let mut next = from;
+    loop {
+        let step = wait_until("a stretch", async || {
+            match bus.read(next.clone(), 500).await {
+                Ok(step) => Some(step),
+                Err(ReadError::Unavailable(_)) => None,
+                Err(err) => panic!("{err}"),
+            }
+        })
+        .await;
+        for delivery in step {
+            next = delivery.position.clone();
+            if let Some(event) = &delivery.event {
+                all.push((delivery.position, told(event)));
+            }
+        }
+        if all.last().is_some_and(|(_, told)| told == last) {
+            return all;
+        }
+    }
+}
+
+/// Publishes an event under each of these, and holds what readers are sent against it.
+async fn each_is_an_event(nats: &Nats, blocks: &[&[u8]]) {
+    let producer = bus(nats, "producer", Role::Producer).await;
+    wait_until("a claim", async || producer.claim().await.ok()).await;
+    let start = publish(&producer, changes(1, 1)).await;
+    let follower = bus(nats, "gateway", Role::Gateway).await;
+    let live = tokio::spawn({
+        let start = start.clone();
+        async move { followed(&follower, start, "change 2").await }
+    });
+    let mut application = Wire::open(nats, "application");
+    let mut expected = Vec::new();
+    for (number, block) in blocks.iter().enumerate() {
+        // One that would pass for a change of a row.
+        let data = format!(
+            "{{\"op\":\"update\",\"key\":{{\"id\":{number}}},\"row\":{{\"id\":{number}}}}}"
+        );
+        let event = format!(
+            "{{\"specversion\":\"1.0\",\"id\":\"s:9.{number}/t\",\"source\":\"/s\",\"type\":\"t\",\
+             \"time\":\"2026-01-01T00:00:00Z\",\"data\":{data}}}"
+        );
+        assert_eq!(
+            application.publish_under("rowcast.event.t", block, &event),
+            None
+        );
+        expected.push(data);
+    }
+    publish(&producer, changes(2, 2)).await;
+    expected.push("change 2".into());
+    // Each of its chunks has its own deadline.
+    let live = live.await.unwrap();
+    let texts: Vec<&str> = live.iter().map(|(_, told)| &**told).collect();
+    assert_eq!(texts, expected);
+    let offsets: Vec<u64> = live.iter().map(|(position, _)| position.offset).collect();
+    let places: Vec<u64> = (start.offset + 1..).take(expected.len()).collect();
+    assert_eq!(offsets, places);
+    // Whoever reads them later has them under the same cursors.
+    let late = bus(nats, "gateway", Role::Gateway).await;
+    let cursors = |all: &[(Position, String)]| -> Vec<(String, String)> {
+        let text = all
+            .iter()
+            .map(|(position, told)| (position.to_string(), told.clone()));
+        text.collect()
+    };
+    assert_eq!(
+        cursors(&read(&late, start.clone(), "change 2").await),
+        cursors(&live)
+    );
+    assert_eq!(
+        cursors(&followed(&late, start, "change 2").await),
+        cursors(&live)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_an_application_says_of_its_event_it_stays_one_at_its_place() {
+    for blocks in [&LIES, &STATUSES] {
+        each_is_an_event(&Nats::with(shipped()), blocks).await;
+        each_is_an_event(&Nats::start(), blocks).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_far_the_source_has_been_read_only_its_producer_says() {
+    let nats = Nats::with(shipped());
+    let producer = bus(&nats, "producer", Role::Producer).await;
+    wait_until("a claim", async || producer.claim().await.ok()).await;
+    let start = publish(&producer, changes(1, 1)).await;
+    let mut application = Wire::open(&nats, "application");
+    let lie = b"NATS/1.0\r\nRowcast-Epoch: e0\r\nRowcast-Checkpoint: s:ff.0\r\n\r\n";
+    let follower = bus(&nats, "gateway", Role::Gateway).await;
+    let mut chunks = follower.subscribe(start.at(start.offset - 1));
+    for stored in start.offset + 1..start.offset + 3 {
+        let event = "{\"type\":\"t\",\"data\":1}";
+        let refused = application.publish_under("rowcast.event.t", lie, event);
+        assert_eq!(refused, None);
+        loop {
+            let chunk = in_time("a chunk", chunks.next()).await.unwrap();
+            let Some(head) = chunk.ok().and_then(|chunk| chunk.head) else {
+                continue;
+            };
+            assert_eq!(head.checkpoint, Some(checkpoint(1)), "at {}", head.stored);
+            if head.stored == stored {
+                break;
+            }
+        }
+    }
+    let found = bus(&nats, "gateway", Role::Gateway).await;
+    let head = wait_until("a head", async || found.head().await.ok()).await;
+    assert_eq!(head.checkpoint, Some(checkpoint(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_header_stops_no_reader() {
+    each_is_an_event(&Nats::with(shipped()), &NONE).await;
+    each_is_an_event(&Nats::start(), &NONE).await;
+}
