@@ -18,7 +18,7 @@ use descriptions::Descriptions;
 use marks::SETTLE_SLOW;
 pub use marks::{Marks, SETTLE};
 use shared::{Key, Shared};
-use turns::{Lines, NoPlace, Turns, Who};
+use turns::{Lines, NoPlace, Turn, Turns, Who};
 
 use crate::{
     callers::Asker,
@@ -160,7 +160,7 @@ async fn serve(reader: &Arc<Reader<impl Store>>, mut asks: mpsc::Receiver<Ask>) 
 async fn serve_in_turns(reader: &Arc<Reader<impl Store>>, mut turns: Turns) {
     while let Some(turn) = turns.next().await {
         let reader = reader.clone();
-        tokio::spawn(async move { reader.read_once(&turn.read).await });
+        tokio::spawn(async move { reader.read_once(turn).await });
     }
 }
 
@@ -200,11 +200,11 @@ impl<S: Store> Reader<S> {
     }
 
     /// Reads for those who wait now, if anybody still does.
-    async fn read_once(&self, read: &Read) {
+    async fn read_once(&self, mut turn: Turn) {
         tokio::task::yield_now().await;
-        let askers = self.shared.take(&read.key);
+        let askers = turn.begin();
         if !askers.is_empty() {
-            self.read(read, askers).await;
+            self.read(&turn.read, askers).await;
         }
     }
 
@@ -299,10 +299,7 @@ impl Queries {
         let (reply, answer) = oneshot::channel();
         let shared = &self.0.shared;
         if is_long(&read.topic, read.key.select()) {
-            match shared.stand(&read.key, reply) {
-                true => self.line_up(who, read),
-                false => self.0.long.join(who, &read.key),
-            }
+            self.line_up(who, read, reply);
         } else if shared.join(&read.key, reply) {
             let key = read.key.clone();
             if let Err(failure) = self.send(Ask::Read(read)) {
@@ -312,13 +309,17 @@ impl Queries {
         self.answer(answer).await?
     }
 
-    fn line_up(&self, who: Option<Who>, read: Read) {
-        let (other, failure) = match self.0.long.wait(who, read) {
-            Ok(None) => return,
-            Ok(Some(other)) | Err(NoPlace::Full(other)) => (other, self.refuse("reads")),
-            Err(NoPlace::Closed(read)) => (read, ErrorCode::DbUnavailable.into()),
+    fn line_up(&self, who: Option<Who>, read: Read, reply: shared::Reply) {
+        let refused = match self.0.long.ask(who, read, reply) {
+            Ok(pushed_out) => pushed_out,
+            Err(NoPlace::Full(reply)) => vec![reply],
+            Err(NoPlace::Closed(reply)) => {
+                return answer(vec![reply], Err(ErrorCode::DbUnavailable.into()));
+            }
         };
-        answer(self.0.shared.take(&other.key), Err(failure));
+        for reply in refused.into_iter().filter(|reply| !reply.is_closed()) {
+            answer(vec![reply], Err(self.refuse("reads")));
+        }
     }
 
     /// The topic's table as it is now.

@@ -62,7 +62,7 @@ pub struct Limits {
     pub requests_burst: u32,
     /// Reads of the database that wait for one of its connections, of sockets, HTTP and NATS together.
     /// Default 1,024: what waits longer than `query_timeout_ms` is not answered anyway.
-    #[serde(deserialize_with = "within::<1, 1_000_000, _, _>")]
+    #[serde(deserialize_with = "within::<1, 65_536, _, _>")]
     pub reads_waiting: usize,
     /// Events that are being stored for `POST /api/events`, of all publishers together. Default 256: a
     /// commit takes all that wait along.

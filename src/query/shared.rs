@@ -174,6 +174,7 @@ impl Shared {
     pub fn begin(&self, key: &Key) -> Option<Vec<Reply>> {
         let mut all = self.lock();
         let reads = all.get_mut(key)?;
+        // Nothing is read for who has gone.
         reads.waiting.retain(|reply| !reply.is_closed());
         if !reads.waiting.is_empty() {
             reads.since = Instant::now();
@@ -184,23 +185,6 @@ impl Shared {
             all.remove(key);
         }
         None
-    }
-
-    /// Waits for a read that may take long, and that stands in a line; returns whether the caller must see to that:
-    /// he is the first to wait for it. Its reader [takes](Self::take) those who wait, once.
-    pub fn stand(&self, key: &Key, reply: Reply) -> bool {
-        let mut reads = self.lock();
-        let reads = reads.entry(key.clone()).or_insert_with(Reads::new);
-        reads.waiting.push(reply);
-        reads.waiting.len() == 1
-    }
-
-    /// Those who still wait for the read whose turn has come.
-    pub fn take(&self, key: &Key) -> Vec<Reply> {
-        let reads = self.lock().remove(key);
-        let mut waiting = reads.map_or_else(Vec::new, |reads| reads.waiting);
-        waiting.retain(|reply| !reply.is_closed());
-        waiting
     }
 
     /// A reader that was called for will not come: tells all who wait.
@@ -275,15 +259,6 @@ mod tests {
         let (shared, key) = (Shared::default(), key());
         assert!(shared.join(&key, oneshot::channel().0));
         assert!(shared.begin(&key).is_none());
-        assert!(shared.stand(&key, oneshot::channel().0));
-        let (reply, _answer) = oneshot::channel();
-        assert!(!shared.stand(&key, reply));
-        assert_eq!(shared.take(&key).len(), 1);
-        assert!(
-            shared.stand(&key, oneshot::channel().0),
-            "for the next read"
-        );
-        assert!(shared.take(&key).is_empty());
         assert!(shared.lock().is_empty());
     }
 
