@@ -1,6 +1,6 @@
 //! Direct queries over NATS: `<prefix>.query.<type>`, request and reply, through the NATS service
 //! API, so that `nats micro` finds it. One of all gateways answers. They are bounded together with
-//! those over HTTP.
+//! those over HTTP. They come over a connection of their own: who asks can end it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Presented,
-    bus::jetstream::JetStreamBus,
+    bus::jetstream::{Apart, JetStreamBus},
     callers::Asker,
     identity::Identity,
     protocol::{self, ErrorCode, Failure, Request},
@@ -32,10 +32,11 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Answers queries until `stop` is cancelled; subscribes anew whenever that ends.
 pub async fn run(bus: JetStreamBus, gateway: Arc<Gateway>, stop: CancellationToken) {
+    let mut line = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            ended = serve(&bus, &gateway) => {
+            ended = serve(&bus, &mut line, &gateway) => {
                 if let Err(err) = ended {
                     tracing::debug!(error = %err, "queries over NATS cannot be answered");
                 }
@@ -48,8 +49,16 @@ pub async fn run(bus: JetStreamBus, gateway: Arc<Gateway>, stop: CancellationTok
     }
 }
 
-async fn serve(bus: &JetStreamBus, gateway: &Arc<Gateway>) -> Result<(), Failed> {
-    let service = bus
+async fn serve(
+    bus: &JetStreamBus,
+    line: &mut Option<Apart>,
+    gateway: &Arc<Gateway>,
+) -> Result<(), Failed> {
+    let line = match line {
+        Some(line) => line,
+        None => line.insert(bus.apart("queries").await?),
+    };
+    let service = line
         .client()?
         .service_builder()
         .description("direct queries of Rowcast's topics")

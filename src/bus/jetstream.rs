@@ -36,6 +36,7 @@ use futures_util::Stream;
 use tokio::sync::{Mutex, Semaphore};
 
 pub use self::{
+    answers::Apart,
     connect::ConnectError,
     outgoing::header_text,
     revocations::{REVOKE, Revocations, Told, Untold},

@@ -5,11 +5,11 @@ use async_nats::Client;
 use serde_json::{Value as Json, json};
 
 use super::{
-    client,
+    Site, client, ready,
     replies::{ANSWERS, answer, keeps, kept, streams},
-    wire::Wire,
+    wire::{Wire, get},
 };
-use crate::support::wait_until;
+use crate::support::{Nats, nats::shipped, wait_until};
 
 /// A minute in nanoseconds, and some: consumers of which nobody takes anything stay.
 const LONG: u64 = 600_000_000_000;
@@ -242,4 +242,47 @@ async fn a_request_for_one_stream_reaches_no_other() {
         }
     }
     assert_eq!(kept(&operator).await, before);
+}
+
+/// The connection of that name that is there now, if it listens to `subject`.
+fn connection(nats: &Nats, name: &str, subject: &str) -> Option<u64> {
+    let told: Json = serde_json::from_str(&get(&nats.monitor(), "/connz?subs=1")).unwrap();
+    let all = told["connections"].as_array().unwrap();
+    let one = all.iter().find(|one| one["name"] == name)?;
+    let listens = one["subscriptions_list"].as_array()?;
+    listens
+        .iter()
+        .any(|to| to == subject)
+        .then(|| one["cid"].as_u64().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_so_that_it_cannot_be_read_ends_no_connection_but_the_one_for_queries() {
+    let site = Site::new(Nats::with(shipped()));
+    let producer = site.producer();
+    ready(&producer).await;
+    let _gateway = site.gateway();
+    let listening = async |name: &str, subject: &str, but: Option<u64>| {
+        wait_until("a connection that listens", async || {
+            connection(&site.nats, name, subject).filter(|found| Some(*found) != but)
+        })
+        .await
+    };
+    let (bus, queries) = ("rowcast gateway", "rowcast gateway, queries");
+    let before = listening(bus, "rowcast.control.>", None).await;
+    let mut application = Wire::open(&site.nats, "application");
+    let mut last = listening(queries, "rowcast.query.*", None).await;
+    for _ in 0..3 {
+        let headers = b"NATS/1.0\r\nname: M\xfcller\r\n\r\n";
+        assert_eq!(
+            application.publish_under("rowcast.query.t", headers, ""),
+            None
+        );
+        last = listening(queries, "rowcast.query.*", Some(last)).await;
+    }
+    let asking = client(&site.nats, "application").await;
+    let answer = asking.request("rowcast.query.t", "{\"id\":1}".into()).await;
+    let answer: Json = serde_json::from_slice(&answer.unwrap().payload).unwrap();
+    assert_eq!(answer["data"][0]["id"], 1, "{answer}");
+    assert_eq!(listening(bus, "rowcast.control.>", None).await, before);
 }

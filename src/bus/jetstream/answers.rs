@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use async_nats::Client;
 use tokio::time::Instant;
 
 use super::{
-    Failure, JetStreamBus,
+    ConnectError, Failure, JetStreamBus, JetStreamConfig,
+    connect::Connection,
     stream::{NO_JETSTREAM, check_version, numbers},
 };
 
@@ -19,13 +21,32 @@ const MENDED: [(i64, i64, i64); 2] = [(2, 12, 7), (2, 14, 0)];
 /// How often it is looked for meanwhile.
 const POLL: Duration = Duration::from_millis(20);
 
-impl JetStreamBus {
-    /// The connection, for what passes over NATS beside the bus.
+/// A connection apart from that of the bus: whoever may send us something may end the connection over which it comes,
+/// by headers that the client cannot read, and the bus is to be read all the same.
+#[derive(Debug, Clone)]
+pub struct Apart(Connection);
+
+impl Apart {
+    /// The client.
     ///
     /// # Errors
-    /// Where there is none now.
-    pub fn client(&self) -> Result<async_nats::Client, Failure> {
-        self.connection.client().cloned()
+    /// Where there is no connection now.
+    pub fn client(&self) -> Result<Client, Failure> {
+        self.0.client().cloned()
+    }
+}
+
+impl JetStreamBus {
+    /// Begins to connect once more, for what others send us directly, with this added to the name.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn apart(&self, what: &str) -> Result<Apart, ConnectError> {
+        let config = JetStreamConfig {
+            name: format!("{}, {what}", self.config.name),
+            ..self.config.clone()
+        };
+        Connection::open(&config, self.role).await.map(Apart)
     }
 
     /// The version of a connected server in which vulnerabilities are known.
