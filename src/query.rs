@@ -18,7 +18,7 @@ use descriptions::Descriptions;
 use marks::SETTLE_SLOW;
 pub use marks::{Marks, SETTLE};
 use shared::{Key, Shared};
-use turns::{Lines, NoPlace, Turn, Turns, Who};
+use turns::{Closed, Lines, Standing, Turn, Turns, Who};
 
 use crate::{
     callers::Asker,
@@ -67,8 +67,8 @@ struct Inner {
     metrics: Metrics,
 }
 
-/// One read; whoever waits for it is told by way of [`Shared`].
-#[derive(Debug)]
+/// One read; whoever waits for it is told by way of [`Shared`], or of the [`Lines`].
+#[derive(Debug, Clone)]
 struct Read {
     key: Key,
     topic: Arc<Topic>,
@@ -262,7 +262,7 @@ fn tell(health: &Health, failure: Option<&StoreError>) {
 impl Queries {
     /// Runs one read, or shares one that has not begun yet, and waits for its rows and for how far
     /// the stream must come to hold what it saw. What may take long ([`is_long`]) is read when it is the asker's
-    /// turn; of whom it is not known who he is, each read is as another's.
+    /// turn; all of whom it is not known who they are have one together.
     ///
     /// # Errors
     /// The [`Failure`] to answer with.
@@ -276,7 +276,8 @@ impl Queries {
         select: Select,
     ) -> Result<Arc<Snapshot>, Failure> {
         let key = Key::of(&topic, select, true);
-        self.ask(asker.map(Who::Asker), Read { key, topic }).await
+        let who = asker.map_or(Who::Nobody, Who::Asker);
+        self.ask(who, Read { key, topic }).await
     }
 
     /// As [`Self::snapshot`], of the gateway's own accord, which need not know the place in the stream.
@@ -292,14 +293,15 @@ impl Queries {
         select: Select,
     ) -> Result<Arc<Snapshot>, Failure> {
         let key = Key::of(&topic, select, false);
-        self.ask(Some(Who::Gateway), Read { key, topic }).await
+        self.ask(Who::Gateway, Read { key, topic }).await
     }
 
-    async fn ask(&self, who: Option<Who>, read: Read) -> Result<Arc<Snapshot>, Failure> {
+    async fn ask(&self, who: Who, read: Read) -> Result<Arc<Snapshot>, Failure> {
         let (reply, answer) = oneshot::channel();
         let shared = &self.0.shared;
+        let mut _standing = None;
         if is_long(&read.topic, read.key.select()) {
-            self.line_up(who, read, reply);
+            _standing = self.line_up(who, read, reply);
         } else if shared.join(&read.key, reply) {
             let key = read.key.clone();
             if let Err(failure) = self.send(Ask::Read(read)) {
@@ -309,17 +311,18 @@ impl Queries {
         self.answer(answer).await?
     }
 
-    fn line_up(&self, who: Option<Who>, read: Read, reply: shared::Reply) {
-        let refused = match self.0.long.ask(who, read, reply) {
-            Ok(pushed_out) => pushed_out,
-            Err(NoPlace::Full(reply)) => vec![reply],
-            Err(NoPlace::Closed(reply)) => {
-                return answer(vec![reply], Err(ErrorCode::DbUnavailable.into()));
+    fn line_up(&self, who: Who, read: Read, reply: shared::Reply) -> Option<Standing> {
+        let asked = match self.0.long.ask(who, read, reply) {
+            Ok(asked) => asked,
+            Err(Closed(reply)) => {
+                answer(vec![reply], Err(ErrorCode::DbUnavailable.into()));
+                return None;
             }
         };
-        for reply in refused.into_iter().filter(|reply| !reply.is_closed()) {
+        for reply in asked.refused {
             answer(vec![reply], Err(self.refuse("reads")));
         }
+        asked.standing
     }
 
     /// The topic's table as it is now.

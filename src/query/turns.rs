@@ -1,21 +1,17 @@
-//! Whose turn it is among those whose reads may take long: each asker waits in a line of his own, and the line
-//! that has had least of the database's time comes first. Nobody waits behind what somebody else has piled up, and
-//! nobody has all places at once. A read that several want stands in the lines of all of them, and is read once, when
-//! the first of them has his turn.
+//! Whose turn it is among those whose reads may take long. Each asker waits in a line of his own, and the lines take
+//! turns, a read each. Nobody waits behind what somebody else has piled up, and nobody has all places at once. A read
+//! that several want stands in the lines of all of them, and is read once, when the first of them has his turn.
 //!
-//! The order is that of fair queueing by virtual time (Demers, Keshav, Shenker: "Analysis and Simulation of a Fair
-//! Queueing Algorithm", SIGCOMM 1989), with what a read took as its cost, which is known when it is over.
+//! Nothing stands here for who has gone: whoever asks holds a [`Standing`], and with it goes all that is his. So there
+//! is no more here than is being waited for, which is bounded where it is asked for.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    cmp::Reverse,
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 use super::{
     Read,
@@ -31,17 +27,6 @@ pub struct Lines(Arc<Inner>);
 #[derive(Debug)]
 pub struct Turns(Arc<Inner>);
 
-/// A read whose turn has come. Its place is taken until this is dropped, and its asker is charged with the time.
-#[derive(Debug)]
-pub struct Turn {
-    /// What to read.
-    pub read: Read,
-    lines: Arc<Inner>,
-    of: Who,
-    since: Instant,
-    has_begun: bool,
-}
-
 /// Whose a line is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Who {
@@ -49,18 +34,40 @@ pub enum Who {
     Gateway,
     /// Somebody.
     Asker(Asker),
-    /// One of whom it cannot be said who he is: his line is for one read.
-    Nobody(u64),
+    /// All of whom it cannot be said who they are.
+    Nobody,
 }
 
-/// Why a read gets no place in a line.
+/// A read whose turn has come. Its place is taken until this is dropped.
 #[derive(Debug)]
-pub enum NoPlace {
-    /// So many wait, and nobody has many more of them than he who asks: he must be refused.
-    Full(Reply),
-    /// Nobody reads any longer.
-    Closed(Reply),
+pub struct Turn {
+    /// What to read.
+    pub read: Read,
+    lines: Arc<Inner>,
+    id: u64,
+    of: Who,
 }
+
+/// Somebody who waits; when this is dropped he does not any more.
+#[derive(Debug)]
+pub struct Standing {
+    lines: Arc<Inner>,
+    id: u64,
+    ask: u64,
+}
+
+/// What comes of asking.
+#[derive(Debug)]
+pub struct Asked {
+    /// That he waits; none where he is refused.
+    pub standing: Option<Standing>,
+    /// Those who must be refused, as there is no room for all.
+    pub refused: Vec<Reply>,
+}
+
+/// Nobody reads any longer, and this is who asked.
+#[derive(Debug)]
+pub struct Closed(pub Reply);
 
 #[derive(Debug)]
 struct Inner {
@@ -72,7 +79,7 @@ struct Inner {
 /// What all lines together have room for.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// Reads that wait, and as many places of theirs in further lines.
+    /// Different reads that wait.
     waiting: usize,
     /// Reads that run at once.
     places: usize,
@@ -83,41 +90,32 @@ struct Limits {
 #[derive(Debug, Default)]
 struct State {
     lines: HashMap<Who, Line>,
-    wanted: HashMap<Key, Wanted>,
-    /// How much of the database's time each has had who wants as much as he can get; who comes now begins with it.
-    now: Duration,
-    /// Places in all lines.
-    standing: usize,
+    /// Those in whose lines somebody waits, each once, in the order of their turns.
+    ring: VecDeque<Who>,
+    wanted: HashMap<u64, Wanted>,
+    ids: HashMap<Key, u64>,
     running: usize,
-    /// Tickets given out.
-    tickets: u64,
+    /// Numbers given to reads and to those who ask for them.
+    numbers: u64,
     is_closed: bool,
 }
 
-/// A read that waits, or whose turn has come and that has not begun.
+/// A read that waits for its turn, or has it and has not begun.
 #[derive(Debug)]
 struct Wanted {
-    replies: Vec<Reply>,
-    /// In whose lines it stands; all of whom nothing is known are one.
-    by: HashSet<Who>,
-    /// Whether it waits for its turn no longer: its places are void.
-    is_called: Arc<AtomicBool>,
+    read: Read,
+    askers: HashMap<u64, (Who, Reply)>,
+    /// In whose lines it stands, for how many askers of each.
+    by: HashMap<Who, usize>,
+    /// Whether its turn has come: it stands nowhere any more.
+    is_called: bool,
 }
 
-/// The reads of one asker.
+/// The reads of one asker, in his order.
 #[derive(Debug, Default)]
 struct Line {
-    places: VecDeque<Place>,
+    places: VecDeque<u64>,
     running: usize,
-    /// How much of the database's time he has had, and at least as much as others had who came when he did.
-    had: Duration,
-}
-
-#[derive(Debug)]
-struct Place {
-    ticket: u64,
-    read: Read,
-    is_called: Arc<AtomicBool>,
 }
 
 /// Lines with room for so many reads that wait, of which so many run at once.
@@ -135,20 +133,38 @@ pub fn lines(waiting: usize, places: usize) -> (Lines, Turns) {
 }
 
 impl Lines {
-    /// Has a read wait for its turn, or somebody wait for one that does; he is told by `reply`. Returns those who must
-    /// be refused for it, where all room is taken and one of them has piled up more than who asks now.
+    /// Has somebody wait for a read, whether it waits for its turn already or not; he is told by `reply`. Where there
+    /// is no room for another read, it is made by whoever has most that wait, if that is more than he has.
     ///
     /// # Errors
-    /// [`NoPlace`]
-    pub fn ask(&self, who: Option<Who>, read: Read, reply: Reply) -> Result<Vec<Reply>, NoPlace> {
+    /// [`Closed`]
+    pub fn ask(&self, who: Who, read: Read, reply: Reply) -> Result<Asked, Closed> {
         let mut state = self.0.lock();
         if state.is_closed {
-            return Err(NoPlace::Closed(reply));
+            return Err(Closed(reply));
         }
-        let asked = state.ask(who, read, reply, self.0.limits);
+        let mut refused = Vec::new();
+        let known = state.ids.get(&read.key).copied();
+        if known.is_none() && state.ids.len() >= self.0.limits.waiting {
+            match state.push_out(&who) {
+                Some(replies) => refused = replies,
+                None => {
+                    return Ok(Asked {
+                        standing: None,
+                        refused: vec![reply],
+                    });
+                }
+            }
+        }
+        let id = known.unwrap_or_else(|| state.want(read));
+        let ask = state.join(id, who, reply);
         drop(state);
         self.0.changed.notify_one();
-        asked
+        let lines = self.0.clone();
+        Ok(Asked {
+            standing: Some(Standing { lines, id, ask }),
+            refused,
+        })
     }
 }
 
@@ -161,16 +177,16 @@ impl Turns {
         loop {
             {
                 let mut state = self.0.lock();
-                if let Some((of, read)) = state.next(self.0.limits) {
+                if let Some((of, id, read)) = state.next(self.0.limits) {
+                    let lines = self.0.clone();
                     return Some(Turn {
                         read,
-                        lines: self.0.clone(),
+                        lines,
+                        id,
                         of,
-                        since: Instant::now(),
-                        has_begun: false,
                     });
                 }
-                if state.is_closed && state.standing == 0 {
+                if state.is_closed && state.ring.is_empty() {
                     return None;
                 }
             }
@@ -182,186 +198,160 @@ impl Turns {
 impl Turn {
     /// Those who wait for this read, which begins now. Who asks later waits for another.
     pub fn begin(&mut self) -> Vec<Reply> {
-        if std::mem::replace(&mut self.has_begun, true) {
-            return Vec::new();
-        }
-        let wanted = self.lines.lock().wanted.remove(&self.read.key);
-        let mut replies = wanted.map_or_else(Vec::new, |wanted| wanted.replies);
-        replies.retain(|reply| !reply.is_closed());
-        replies
+        self.lines.lock().forget(self.id)
     }
 }
 
 impl State {
-    fn ask(
-        &mut self,
-        who: Option<Who>,
-        read: Read,
-        reply: Reply,
-        limits: Limits,
-    ) -> Result<Vec<Reply>, NoPlace> {
-        // All who are nobody wait where the first of them stands: none of them would come before him.
-        let by = who.clone().unwrap_or(Who::Nobody(0));
-        let further = self.standing.saturating_sub(self.wanted.len());
-        if let Some(wanted) = self.wanted.get_mut(&read.key) {
-            wanted.add(reply);
-            let waits = !wanted.is_called.load(Ordering::Relaxed);
-            if waits && further < limits.waiting && wanted.by.insert(by) {
-                let is_called = wanted.is_called.clone();
-                self.stand(who, read, is_called, limits);
-            }
-            return Ok(Vec::new());
-        }
-        let mut refused = Vec::new();
-        if self.wanted.len() >= limits.waiting {
-            self.forget_the_gone();
-        }
-        if self.wanted.len() >= limits.waiting {
-            match self.push_out(&by) {
-                Some(replies) => refused = replies,
-                None => return Err(NoPlace::Full(reply)),
-            }
-        }
-        let is_called = Arc::<AtomicBool>::default();
-        let wanted = Wanted {
-            replies: vec![reply],
-            by: HashSet::from([by]),
-            is_called: is_called.clone(),
-        };
-        self.wanted.insert(read.key.clone(), wanted);
-        self.stand(who, read, is_called, limits);
-        Ok(refused)
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 
-    fn stand(&mut self, who: Option<Who>, read: Read, is_called: Arc<AtomicBool>, limits: Limits) {
-        if self.lines.len() >= 2 * limits.waiting + limits.places {
-            // What they had is forgotten of those who want nothing now.
-            self.lines.retain(|_, line| !line.is_idle());
-        }
-        self.tickets += 1;
-        let ticket = self.tickets;
-        let line = self.lines.entry(who.unwrap_or(Who::Nobody(ticket)));
-        let line = line.or_default();
-        if line.is_idle() {
-            // Time in which he wanted nothing is not saved up.
-            line.had = line.had.max(self.now);
-        }
-        self.standing += 1;
-        line.places.push_back(Place {
-            ticket,
+    /// One more read, that nobody waits for yet.
+    fn want(&mut self, read: Read) -> u64 {
+        let id = self.number();
+        self.ids.insert(read.key.clone(), id);
+        let wanted = Wanted {
             read,
-            is_called,
-        });
+            askers: HashMap::new(),
+            by: HashMap::new(),
+            is_called: false,
+        };
+        self.wanted.insert(id, wanted);
+        id
+    }
+
+    /// Somebody waits for a read, in his own line.
+    fn join(&mut self, id: u64, who: Who, reply: Reply) -> u64 {
+        let ask = self.number();
+        let Some(wanted) = self.wanted.get_mut(&id) else {
+            return ask;
+        };
+        wanted.askers.insert(ask, (who.clone(), reply));
+        let his = wanted.by.entry(who.clone()).or_default();
+        *his += 1;
+        if *his == 1 && !wanted.is_called {
+            let line = self.lines.entry(who.clone()).or_default();
+            if line.places.is_empty() {
+                self.ring.push_back(who);
+            }
+            line.places.push_back(id);
+        }
+        ask
     }
 
     /// The read whose turn it is, and whose it is.
-    fn next(&mut self, limits: Limits) -> Option<(Who, Read)> {
+    fn next(&mut self, limits: Limits) -> Option<(Who, u64, Read)> {
         if self.running >= limits.places {
             return None;
         }
-        let mut first: Option<((Duration, u64), &Who)> = None;
-        let now = self.now;
-        self.lines.retain(|who, line| {
-            while line.places.pop_front_if(|place| place.is_void()).is_some() {
-                self.standing -= 1;
-            }
-            !line.is_over(who, now)
-        });
-        for (who, line) in &self.lines {
-            let Some(place) = line.places.front() else {
-                continue;
-            };
-            let order = (line.had, place.ticket);
-            if line.running < limits.of_one && first.is_none_or(|(least, _)| order < least) {
-                first = Some((order, who));
-            }
-        }
-        let who = first?.1.clone();
+        let lines = &self.lines;
+        let may = |who: &Who| {
+            lines
+                .get(who)
+                .is_some_and(|line| line.running < limits.of_one)
+        };
+        let at = self.ring.iter().position(may)?;
+        let who = self.ring.remove(at)?;
+        // He stands last now, if he wants more.
+        self.ring.push_back(who.clone());
         let line = self.lines.get_mut(&who)?;
-        let place = line.places.pop_front()?;
-        place.is_called.store(true, Ordering::Relaxed);
         line.running += 1;
-        self.standing -= 1;
         self.running += 1;
-        self.now = self.now.max(line.had);
-        Some((who, place.read))
+        let id = *line.places.front()?;
+        self.vacate(id);
+        let wanted = self.wanted.get_mut(&id)?;
+        wanted.is_called = true;
+        Some((who, id, wanted.read.clone()))
     }
 
-    /// A read is over that took so long.
-    fn done(&mut self, who: &Who, took: Duration) {
-        let busy = self.lines.values().filter(|line| !line.is_idle()).count();
-        // Each of those who want something has had that much of it more, or is owed it.
-        self.now += took / u32::try_from(busy.max(1)).unwrap_or(u32::MAX);
-        self.running -= 1;
-        if let Some(line) = self.lines.get_mut(who) {
-            line.running -= 1;
-            line.had += took;
-            if line.is_over(who, self.now) {
-                self.lines.remove(who);
+    /// Takes a read out of all lines.
+    fn vacate(&mut self, id: u64) {
+        let by = self.wanted.get(&id).map(|wanted| &wanted.by);
+        for who in by.into_iter().flat_map(HashMap::keys) {
+            if let Some(line) = self.lines.get_mut(who) {
+                line.places.retain(|place| *place != id);
             }
         }
-        if self.running == 0 && self.standing == 0 {
-            // Nobody is compared with anybody.
-            self.lines.clear();
-            self.now = Duration::ZERO;
-        }
+        let lines = &self.lines;
+        let wants = |who: &Who| lines.get(who).is_some_and(|line| !line.places.is_empty());
+        self.ring.retain(wants);
+        self.lines.retain(|_, line| !line.is_over());
     }
 
-    /// Makes room where nobody waits for an answer any more.
-    fn forget_the_gone(&mut self) {
-        self.wanted.retain(|_, wanted| {
-            wanted.replies.retain(|reply| !reply.is_closed());
-            let stays = !wanted.replies.is_empty() || wanted.is_called.load(Ordering::Relaxed);
-            if !stays {
-                wanted.is_called.store(true, Ordering::Relaxed);
-            }
-            stays
+    /// Takes away all that is known of a read; returns those who wait for it.
+    fn forget(&mut self, id: u64) -> Vec<Reply> {
+        let Some(wanted) = self.wanted.remove(&id) else {
+            return Vec::new();
+        };
+        self.ids.remove(&wanted.read.key);
+        let replies = wanted.askers.into_values();
+        replies.map(|(_, reply)| reply).collect()
+    }
+
+    /// Somebody waits no longer.
+    fn leave(&mut self, id: u64, ask: u64) {
+        let Some(wanted) = self.wanted.get_mut(&id) else {
+            return;
+        };
+        let Some((who, _reply)) = wanted.askers.remove(&ask) else {
+            return;
+        };
+        let left = wanted.by.get_mut(&who).map_or(0, |his| {
+            *his -= 1;
+            *his
         });
+        if left > 0 || wanted.is_called {
+            return;
+        }
+        wanted.by.remove(&who);
+        if wanted.askers.is_empty() {
+            self.forget(id);
+        }
+        if let Some(line) = self.lines.get_mut(&who) {
+            line.places.retain(|place| *place != id);
+            if line.places.is_empty() {
+                self.ring.retain(|other| *other != who);
+            }
+            if line.is_over() {
+                self.lines.remove(&who);
+            }
+        }
     }
 
-    /// Takes away the newest read that nobody else wants of whoever has most that wait, if that is more than `who`
-    /// would have.
+    /// Takes away the read, of those of whoever has most that wait, that fewest want, and of these the newest; none
+    /// where he has no more of them than `who` would have.
     fn push_out(&mut self, who: &Who) -> Option<Vec<Reply>> {
         let own = self.lines.get(who).map_or(0, |line| line.places.len());
         let longest = self.lines.values().max_by_key(|line| line.places.len())?;
         if longest.places.len() <= own + 1 {
             return None;
         }
-        let his_alone = |place: &&Place| {
-            let wanted = self.wanted.get(&place.read.key);
-            !place.is_void() && wanted.is_some_and(|wanted| wanted.by.len() == 1)
-        };
-        let newest = longest.places.iter().rev().find(his_alone)?;
-        newest.is_called.store(true, Ordering::Relaxed);
-        let key = newest.read.key.clone();
-        self.wanted.remove(&key).map(|wanted| wanted.replies)
+        let wanted = |id: &u64| self.wanted.get(id).map_or(0, |wanted| wanted.by.len());
+        let least = longest
+            .places
+            .iter()
+            .min_by_key(|id| (wanted(id), Reverse(**id)));
+        let id = *least?;
+        self.vacate(id);
+        Some(self.forget(id))
     }
-}
 
-impl Wanted {
-    fn add(&mut self, reply: Reply) {
-        if self.replies.len() == self.replies.capacity() {
-            // Or who asks and goes, again and again, would fill the memory.
-            self.replies.retain(|reply| !reply.is_closed());
+    fn done(&mut self, who: &Who) {
+        self.running -= 1;
+        if let Some(line) = self.lines.get_mut(who) {
+            line.running -= 1;
+            if line.is_over() {
+                self.lines.remove(who);
+            }
         }
-        self.replies.push(reply);
     }
 }
 
 impl Line {
-    fn is_idle(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.places.is_empty() && self.running == 0
-    }
-
-    /// Whether nothing needs to be known of it any more.
-    fn is_over(&self, who: &Who, now: Duration) -> bool {
-        self.is_idle() && (matches!(who, Who::Nobody(_)) || self.had <= now)
-    }
-}
-
-impl Place {
-    fn is_void(&self) -> bool {
-        self.is_called.load(Ordering::Relaxed)
     }
 }
 
@@ -374,6 +364,13 @@ impl Inner {
     fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_one();
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.lines.lock().leave(self.id, self.ask);
+        self.lines.changed.notify_one();
     }
 }
 
@@ -391,10 +388,12 @@ impl Drop for Turns {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // Nobody waits for a read that will not be.
-        drop(self.begin());
-        let took = self.since.elapsed();
-        self.lines.lock().done(&self.of, took);
+        let mut state = self.lines.lock();
+        // Nobody is answered by a read that did not begin.
+        let unanswered = state.forget(self.id);
+        state.done(&self.of);
+        drop(state);
+        drop(unanswered);
         self.lines.changed.notify_one();
     }
 }
