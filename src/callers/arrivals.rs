@@ -4,8 +4,8 @@
 //! What must hold: who has not come lately is let in, whatever others do. They all have one rate together, and when
 //! that is used up there is a reserve, of which each network, for who has one address of it may have them all, has a
 //! [`NETWORKS`]th at once, and a [`NETWORKS`]th of the rate then. What is taken of the reserve comes back before
-//! anybody has anything else. So those who come without end have of it what is theirs and no more, and leave something
-//! to newcomers from other networks as long as their own are fewer than that.
+//! anybody has anything else. So those who come without end have of it what is theirs and no more, and N networks of
+//! theirs leave the others all but N parts of it.
 
 use std::time::Duration;
 

@@ -13,7 +13,6 @@ pub struct Asker(By);
 enum By {
     Identity(Name),
     Address(Address),
-    Stranger(Address),
 }
 
 impl Asker {
@@ -23,12 +22,5 @@ impl Asker {
         let address = || from.and_then(Address::of).map(By::Address);
         let by = Name::of(identity).map(By::Identity).or_else(address);
         by.map(Self)
-    }
-
-    /// Whoever was not let in from there, apart from those who were: they may share an address. None for this
-    /// machine.
-    pub fn stranger(from: Option<IpAddr>) -> Option<Self> {
-        let address = from.and_then(Address::of);
-        address.map(|address| Self(By::Stranger(address)))
     }
 }

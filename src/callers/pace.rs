@@ -1,5 +1,4 @@
-//! How often each may ask without a socket: by who he is, or else by where he comes from. And how often somebody
-//! from there may be wrong about who he is.
+//! How often each may ask without a socket: by who he is, or else by where he comes from.
 
 use std::{
     net::IpAddr,
@@ -27,19 +26,7 @@ impl Pace {
     /// # Errors
     /// How long he is to wait.
     pub fn take(&self, identity: &Identity, from: Option<IpAddr>) -> Result<(), Duration> {
-        self.count(Asker::of(identity, from))
-    }
-
-    /// Takes note of somebody from there who was not let in ([`Asker::stranger`]).
-    ///
-    /// # Errors
-    /// How long whoever is there is to wait before he tries again.
-    pub fn take_stranger(&self, from: Option<IpAddr>) -> Result<(), Duration> {
-        self.count(Asker::stranger(from))
-    }
-
-    fn count(&self, asker: Option<Asker>) -> Result<(), Duration> {
-        let Some(asker) = asker else {
+        let Some(asker) = Asker::of(identity, from) else {
             return Ok(());
         };
         // Nothing in here panics half way through a change.
@@ -85,23 +72,5 @@ mod tests {
         for uncounted in [Some("127.0.0.1"), Some("::1"), None] {
             assert_eq!(asked(&pace, &nobody, uncounted), 10);
         }
-    }
-
-    #[test]
-    fn who_is_not_let_in_takes_nothing_of_his_neighbours_pace() {
-        let pace = Pace::new(Rate {
-            per_second: 1,
-            burst: 3,
-        });
-        let tried = |from: &str| {
-            let from = Some(from.parse().unwrap());
-            (0..10).filter(|_| pace.take_stranger(from).is_ok()).count()
-        };
-        assert_eq!(tried("192.0.2.1"), 3);
-        assert_eq!(tried("192.0.2.1"), 0);
-        assert_eq!(tried("192.0.2.2"), 3);
-        assert_eq!(tried("127.0.0.1"), 10);
-        let nobody = Identity::anonymous();
-        assert_eq!(asked(&pace, &nobody, Some("192.0.2.1")), 3);
     }
 }

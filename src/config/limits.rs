@@ -51,8 +51,7 @@ pub struct Limits {
     #[serde(deserialize_with = "within::<1, 100_000, _, _>")]
     pub requests_per_identity: usize,
     /// Requests over HTTP that reach the database or the bus, and queries over NATS, of one asker in a second: by
-    /// identity, or else by address, where that is not this machine's. And as many of an address that are answered with
-    /// a 401. Default 50: more than two sockets may ask
+    /// identity, or else by address, where that is not this machine's. Default 50: more than two sockets may ask
     /// (`messages_per_second`), for one address may be that of many people.
     #[serde(deserialize_with = "within::<1, 1_000_000, _, _>")]
     pub requests_per_second: u32,

@@ -95,18 +95,6 @@ impl Edge {
         answer::challenge(&mut response);
         response
     }
-
-    /// Refuses somebody who comes from there, and counts it; where that was done too often lately he is told to wait.
-    /// His token has been judged all the same: to refuse an address unheard would refuse those who share it.
-    fn turn_stranger_away(&self, refused: Refused, from: Option<IpAddr>) -> Response {
-        match self.gateway.keep_strangers_pace(from) {
-            Ok(()) => self.turn_away(refused),
-            Err(too_often) => {
-                self.gateway.metrics.auth.refused(refused.reason());
-                self.refuse(too_often).into_response()
-            }
-        }
-    }
 }
 
 /// Where a request comes from, or whoever a proxy says that it brings.
@@ -152,15 +140,15 @@ pub async fn identified(
             }
             response
         }
-        Err(refused @ Refused::Unavailable) => {
+        Err(refused) => {
+            let is_stream = stream::is_event_source(request.headers());
             let response = edge.turn_away(refused);
-            match stream::is_event_source(request.headers()) {
+            match refused {
                 // It would give up for good.
-                true => stream::come_back(RETRY_AFTER_MS),
-                false => response,
+                Refused::Unavailable if is_stream => stream::come_back(RETRY_AFTER_MS),
+                _ => response,
             }
         }
-        Err(refused) => edge.turn_stranger_away(refused, presented.from),
     }
 }
 

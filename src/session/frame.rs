@@ -1,6 +1,6 @@
 //! A query without a socket: over HTTP or NATS.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use super::{Gateway, MAX_TRIES, SETTLE, inexact::Inexact, reads::pause, requests::later};
 use crate::{
@@ -18,19 +18,7 @@ impl Gateway {
     /// [`ErrorCode::TooManyRequests`](crate::protocol::ErrorCode::TooManyRequests) where whoever asks has done so
     /// too often, with when he may again.
     pub fn keep_pace(&self, identity: &Identity, from: Option<IpAddr>) -> Result<(), Failure> {
-        self.paced(self.pace.take(identity, from))
-    }
-
-    /// Takes note of a request whose token was refused, or that had none.
-    ///
-    /// # Errors
-    /// As [`Self::keep_pace`].
-    pub fn keep_strangers_pace(&self, from: Option<IpAddr>) -> Result<(), Failure> {
-        self.paced(self.pace.take_stranger(from))
-    }
-
-    fn paced(&self, taken: Result<(), Duration>) -> Result<(), Failure> {
-        taken.map_err(|wait| {
+        self.pace.take(identity, from).map_err(|wait| {
             self.metrics.limited("pace");
             later(wait)
         })
