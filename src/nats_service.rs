@@ -59,7 +59,8 @@ async fn serve(
         None => line.insert(bus.apart("queries").await?),
     };
     let service = line
-        .client()?
+        .client()
+        .await?
         .service_builder()
         .description("direct queries of Rowcast's topics")
         .start("rowcast", env!("CARGO_PKG_VERSION"))

@@ -8,7 +8,7 @@ use tokio_tungstenite::{
 };
 
 use super::home::{CANARY, Home, cook, doctor, is_innocent, nurse, stranger, token};
-use crate::support::{Socket, in_time};
+use crate::support::{Socket, in_time, wait_until};
 
 async fn reply(socket: &mut Socket, frame: Json) -> String {
     socket.send(frame.clone()).await;
@@ -304,9 +304,14 @@ async fn over_nats_who_asks_is_nobody_or_whom_his_token_names() {
             headers.insert("Rowcast-Token", token.as_str());
         }
         let subject = format!("rowcast.query.{topic}");
-        let asked = client.request_with_headers(subject, headers, body.to_string().into());
-        let answer = in_time("an answer", asked).await.unwrap();
-        String::from_utf8(answer.payload.to_vec()).unwrap()
+        // It listens a moment after it is ready.
+        wait_until("an answer", async || {
+            let (subject, headers) = (subject.clone(), headers.clone());
+            let asked = client.request_with_headers(subject, headers, body.to_string().into());
+            let answer = in_time("an answer", asked).await.ok()?;
+            String::from_utf8(answer.payload.to_vec()).ok()
+        })
+        .await
     };
     let own = ask("patient", json!({"params": {"all": true}}), Some(nurse())).await;
     assert_eq!(names(&own), ["Ann", "Bob"]);

@@ -27,11 +27,16 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Apart(Connection);
 
 impl Apart {
-    /// The client.
+    /// The client, as soon as there is a connection.
     ///
     /// # Errors
-    /// Where there is no connection now.
-    pub fn client(&self) -> Result<Client, Failure> {
+    /// Where that was lost at once.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn client(&self) -> Result<Client, Failure> {
+        // Any but none.
+        self.0.renewed(0).await;
         self.0.client().cloned()
     }
 }
