@@ -299,16 +299,30 @@ impl Queries {
     async fn ask(&self, who: Who, read: Read) -> Result<Arc<Snapshot>, Failure> {
         let (reply, answer) = oneshot::channel();
         let shared = &self.0.shared;
-        let mut _standing = None;
+        let mut standing = None;
         if is_long(&read.topic, read.key.select()) {
-            _standing = self.line_up(who, read, reply);
+            standing = self.line_up(who, read, reply);
         } else if shared.join(&read.key, reply) {
             let key = read.key.clone();
             if let Err(failure) = self.send(Ask::Read(read)) {
                 shared.refuse(&key, &failure);
             }
         }
-        self.answer(answer).await?
+        self.told(answer, standing.as_ref()).await
+    }
+
+    /// Waits for a read: for its turn, if it stands in a line, and as long once more for its end. So what is read is
+    /// also answered, however long the lines are.
+    async fn told(
+        &self,
+        mut answer: oneshot::Receiver<Result<Arc<Snapshot>, Failure>>,
+        standing: Option<&Standing>,
+    ) -> Result<Arc<Snapshot>, Failure> {
+        match tokio::time::timeout(self.0.timeout, &mut answer).await {
+            Ok(answered) => answered.map_err(|_| ErrorCode::Internal)?,
+            Err(_) if standing.is_some_and(Standing::is_called) => self.answer(answer).await?,
+            Err(_) => Err(ErrorCode::QueryTimeout.into()),
+        }
     }
 
     fn line_up(&self, who: Who, read: Read, reply: shared::Reply) -> Option<Standing> {

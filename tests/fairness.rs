@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use rusqlite::Connection;
 use serde_json::{Value as Json, json};
 use tokio::{
@@ -188,6 +189,53 @@ key = [\"id\"]
             assert!(took < SOON, "{took:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_is_answered_however_many_wait_for_their_turn() {
+    const ASKERS: u32 = 12;
+    let config = format!(
+        "[auth]\nkey = \"{SECRET}\"
+[[topics]]
+type = \"slow\"
+query = \"SELECT 1 AS id, pg_sleep(0.4)::text AS slept\"
+watch = [\"t\"]
+key = [\"id\"]
+"
+    );
+    let tables = "CREATE TABLE t (id int PRIMARY KEY);";
+    // Each has his turn every eleven seconds, and waits for two and a half.
+    let limits = "query_timeout_ms = 1000\nread_connections = 2";
+    let stack = Stack::with(&config, tables, 1, limits);
+    let server = &stack.gateways[0];
+    let ask = async |number: u32| {
+        let claims = json!({ "sub": number.to_string(), "exp": issuer::now() + 600 });
+        let mut socket = opened(server, &[("token", &issuer::hs256(&claims))]).await;
+        // Not all at once, or all would give up at once.
+        let mut pace = interval(Duration::from_millis(200));
+        for _ in 0..number {
+            pace.tick().await;
+        }
+        let (begun, mut answered, mut page) = (Instant::now(), 0, number);
+        while begun.elapsed() < Duration::from_secs(15) {
+            page += ASKERS;
+            let params = json!({ "page": page, "size": 1 });
+            let reply = socket.ask(json!({ "type": "slow", "rid": page, "params": params }));
+            let reply = reply.await;
+            let late = reply["error"] == "query_timeout";
+            assert!(late || reply["type"] == "slow", "{reply}");
+            answered += u64::from(!late);
+        }
+        answered
+    };
+    let answered = join_all((1..=ASKERS).map(ask)).await;
+    let answered: u64 = answered.into_iter().sum();
+    let read = server.counted("queries_total{kind=\"ok\"}").await;
+    // The gateway reads the page for itself, too.
+    assert!(
+        read > 5 && answered * 4 >= read * 3,
+        "{answered} answers of {read} reads"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,8 +44,8 @@ struct Seen {
 /// How long a read may have been running for others to wait for its end.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Like reads that run beside one another at the most.
-const MAX_READERS: usize = 4;
+/// Like reads that run beside one another at the most: one slow page is not to have all connections.
+const MAX_READERS: usize = 2;
 
 /// The reads under way, and who waits. Cloning shares it.
 #[derive(Debug, Clone, Default)]

@@ -69,6 +69,9 @@ pub struct Asked {
 #[derive(Debug)]
 pub struct Closed(pub Reply);
 
+/// What fewer want may have to go where there is no room.
+const FEW: usize = 8;
+
 #[derive(Debug)]
 struct Inner {
     limits: Limits,
@@ -134,7 +137,7 @@ pub fn lines(waiting: usize, places: usize) -> (Lines, Turns) {
 
 impl Lines {
     /// Has somebody wait for a read, whether it waits for its turn already or not; he is told by `reply`. Where there
-    /// is no room for another read, it is made by whoever has most that wait, if that is more than he has.
+    /// is no room for another read, it is made by those who have most that wait, if that is more than he has.
     ///
     /// # Errors
     /// [`Closed`]
@@ -192,6 +195,15 @@ impl Turns {
             }
             self.0.changed.notified().await;
         }
+    }
+}
+
+impl Standing {
+    /// Whether his turn has come; it is read then, or was.
+    pub fn is_called(&self) -> bool {
+        let state = self.lines.lock();
+        let wanted = state.wanted.get(&self.id);
+        wanted.is_none_or(|wanted| wanted.is_called)
     }
 }
 
@@ -254,16 +266,17 @@ impl State {
         };
         let at = self.ring.iter().position(may)?;
         let who = self.ring.remove(at)?;
-        // He stands last now, if he wants more.
-        self.ring.push_back(who.clone());
         let line = self.lines.get_mut(&who)?;
-        line.running += 1;
-        self.running += 1;
         let id = *line.places.front()?;
-        self.vacate(id);
         let wanted = self.wanted.get_mut(&id)?;
         wanted.is_called = true;
-        Some((who, id, wanted.read.clone()))
+        let read = wanted.read.clone();
+        line.running += 1;
+        self.running += 1;
+        // He stands last now, if he wants more.
+        self.ring.push_back(who.clone());
+        self.vacate(id);
+        Some((who, id, read))
     }
 
     /// Takes a read out of all lines.
@@ -320,20 +333,19 @@ impl State {
         }
     }
 
-    /// Takes away the read, of those of whoever has most that wait, that fewest want, and of these the newest; none
-    /// where he has no more of them than `who` would have.
+    /// Takes away a read of which all who want it have most that wait, and of these the one that fewest want, and of
+    /// these the newest; none where one of them has no more than `who` would have.
     fn push_out(&mut self, who: &Who) -> Option<Vec<Reply>> {
-        let own = self.lines.get(who).map_or(0, |line| line.places.len());
-        let longest = self.lines.values().max_by_key(|line| line.places.len())?;
-        if longest.places.len() <= own + 1 {
-            return None;
-        }
-        let wanted = |id: &u64| self.wanted.get(id).map_or(0, |wanted| wanted.by.len());
-        let least = longest
-            .places
-            .iter()
-            .min_by_key(|id| (wanted(id), Reverse(**id)));
-        let id = *least?;
+        let length = |who: &Who| self.lines.get(who).map_or(0, |line| line.places.len());
+        let spared = length(who) + 1;
+        let least = |wanted: &Wanted| match wanted.by.len() {
+            // What many want stays, and is not looked at more closely.
+            many if many > FEW => 0,
+            _ => wanted.by.keys().map(length).min().unwrap_or(0),
+        };
+        let waiting = self.wanted.iter().filter(|(_, wanted)| !wanted.is_called);
+        let all = waiting.map(|(id, wanted)| (least(wanted), Reverse(wanted.by.len()), *id));
+        let (_, _, id) = all.filter(|(least, ..)| *least > spared).max()?;
         self.vacate(id);
         Some(self.forget(id))
     }

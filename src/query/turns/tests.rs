@@ -14,7 +14,7 @@ use crate::{
 
 /// Somebody who waits.
 struct Waits {
-    _standing: Option<Standing>,
+    standing: Option<Standing>,
     told: oneshot::Receiver<Result<Arc<Snapshot>, Failure>>,
 }
 
@@ -63,7 +63,7 @@ fn ask(lines: &Lines, who: &Who, page: u32) -> Waits {
         let _ = reply.send(Err(ErrorCode::TooManyRequests.into()));
     }
     Waits {
-        _standing: asked.standing,
+        standing: asked.standing,
         told,
     }
 }
@@ -214,6 +214,28 @@ fn two_names_for_one_cannot_keep_the_room() {
     for new in 100..108 {
         assert!(ask(&lines, &asker(&new.to_string()), new).still());
     }
+}
+
+#[test]
+fn who_has_one_read_is_not_refused_for_what_others_want_of_it() {
+    let (lines, _turns) = lines(10, 1);
+    let one = |one: u32| ask(&lines, &asker(&one.to_string()), one);
+    let mut modest: Vec<_> = (0..10).map(one).collect();
+    let mut greedy = put(&lines, &asker("greedy"), 0..10);
+    let mut new = put(&lines, &asker("new"), 100..106);
+    assert!(new.iter_mut().all(Waits::is_refused));
+    assert!(modest.iter_mut().chain(&mut greedy).all(Waits::still));
+}
+
+#[test]
+fn whose_turn_has_come_knows_it() {
+    let (lines, mut turns) = lines(10, 1);
+    let [first, second] = [0, 1].map(|page| ask(&lines, &asker("one"), page));
+    let is_called = |waits: &Waits| waits.standing.as_ref().unwrap().is_called();
+    let mut turn = next(&mut turns).unwrap();
+    assert!(is_called(&first) && !is_called(&second));
+    turn.begin();
+    assert!(is_called(&first));
 }
 
 #[test]
