@@ -39,12 +39,14 @@ const STATUSES: [&[u8]; 6] = [
 ];
 
 /// Those that end otherwise than the server supposes, which writes over the last two bytes when it is read directly.
-const ENDS: [&[u8]; 8] = [
+const ENDS: [&[u8]; 10] = [
     b"NATS/1.0\r\nNats-Msg-Id: abcd",
     b"NATS/1.0\r\nNats-Msg-Id: efgh\r\n",
     b"NATS/1.0\r\nNats-Msg-Id: ijkl\n\n",
     b"NATS/1.0\r\nNats-Stream: ROWCAST\r\nNats-Msg-Id: mnop",
     b"NATS/1.0\r\nNats-Stream: ROWCAST\r\nNats-Msg-Id: qrst\r\n uvwx",
+    b"NATS/1.0\r\nNats-Msg-Id: 2345\r\n 6",
+    b"NATS/1.0\r\nNats-Msg-Id:   6789\r\n\t0",
     b"NATS/1.0\r\nce-id: 7\r\nX:",
     b"NATS/1.0 100 Idle",
     b"NATS/1.0\r\nNats-Stream: OTHER\r\nNats-Msg-Id: yz01\r\n\r\n",

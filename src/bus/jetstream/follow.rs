@@ -243,6 +243,13 @@ impl Follower {
             bytes += more.0.payload.len();
             self.waiting.push_back(more);
         }
+        for (message, _) in &mut self.waiting {
+            if message.is_doubtful()
+                && let Some(again) = self.bus.at(message.seq).await?
+            {
+                *message = again;
+            }
+        }
         Ok(())
     }
 
