@@ -226,4 +226,6 @@ async fn how_far_the_source_has_been_read_only_its_producer_says() {
 async fn what_is_no_header_stops_no_reader() {
     each_is_an_event(&Nats::with(shipped()), &NONE).await;
     each_is_an_event(&Nats::start(), &NONE).await;
+    // The last one by itself: who reads one by one reads on past others.
+    each_is_an_event(&Nats::with(shipped()), &NONE[NONE.len() - 1..]).await;
 }
