@@ -361,6 +361,7 @@ fn publishes(user: &str) -> &'static [&'static str] {
             "$JS.API.STREAM.INFO.ROWCAST_REVOKED",
             "$JS.API.CONSUMER.CREATE.ROWCAST_REVOKED.c",
             "$JS.API.CONSUMER.MSG.NEXT.ROWCAST_REVOKED.c",
+            "$JS.API.STREAM.MSG.GET.ROWCAST_REVOKED",
         ],
         "application" => &[
             "rowcast.event.t",

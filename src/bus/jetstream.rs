@@ -12,6 +12,7 @@ mod denied;
 mod durability;
 mod follow;
 mod letters;
+mod lives;
 mod look;
 mod marks;
 mod outgoing;
@@ -28,7 +29,7 @@ mod writer;
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
-    sync::{Arc, Mutex as SyncMutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex as SyncMutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -41,7 +42,10 @@ pub use self::{
     outgoing::header_text,
     revocations::{REVOKE, Revocations, Told, Untold},
 };
-use self::{connect::Connection, follow::Follower, look::Look, stream::Ready, writer::Claim};
+use self::{
+    connect::Connection, follow::Follower, look::Look, single::Illegible, stream::Ready,
+    writer::Claim,
+};
 use super::{Bus, Chunk, DeadLetters, Durability, Head, PublishError, Published, ReadError};
 use crate::{
     event::{Batch, Delivery},
@@ -162,6 +166,7 @@ pub struct Shared {
     /// The fingerprints as found by the last claim.
     declared: SyncMutex<HashMap<String, String>>,
     dead: dead::Dead,
+    illegible: SyncMutex<Illegible>,
     /// Where other processes answer how they are.
     inbox: OnceLock<String>,
 }
@@ -242,6 +247,7 @@ impl JetStreamBus {
             known: SyncMutex::default(),
             declared: SyncMutex::default(),
             dead,
+            illegible: SyncMutex::default(),
             inbox: OnceLock::new(),
             config,
         }));
@@ -264,6 +270,13 @@ impl JetStreamBus {
     /// [`ReadError::Unavailable`] only.
     pub async fn fingerprints(&self) -> Result<HashMap<String, String>, ReadError> {
         self.look().await.map(|look| look.topics)
+    }
+
+    /// What the client cannot read.
+    fn illegible(&self) -> MutexGuard<'_, Illegible> {
+        self.illegible
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers what was seen.

@@ -3,7 +3,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Site, ready, without};
+use super::{Site, ready, wire::Wire, without};
 use crate::{
     auth::{
         issuer::{SECRET, hs256, now},
@@ -190,4 +190,88 @@ async fn a_gateway_that_may_not_follow_the_stream_says_so_and_hears_what_is_revo
         (status(&gateways[1], &ann).await == 401).then_some(())
     })
     .await;
+}
+
+/// Of what an operator may write above a revocation: the client ends its connection for the one, itself for the other.
+const UNREADABLE: [&[u8]; 2] = [
+    b"NATS/1.0\r\nname: M\xfcller\r\n\r\n",
+    b"NATS/1.0\r\nX: a\rb\r\n\r\n",
+];
+
+fn token(sub: &str) -> String {
+    hs256(&json!({ "sub": sub, "exp": now() + 600 }))
+}
+
+/// Waits until all of these are refused.
+async fn refused(gateway: &Server, subs: &[String]) {
+    for sub in subs {
+        wait_until(sub, async || {
+            (status(gateway, &token(sub)).await == 401).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_whose_headers_cannot_be_read_holds_like_the_others_and_stops_no_gateway() {
+    let site = guarded(Nats::with(shipped()));
+    let producer = site.producer();
+    ready(&producer).await;
+    let mut operator = Wire::open(&site.nats, "operator");
+    let mut all = Vec::new();
+    let mut revoke = |above: Option<&[u8]>| {
+        let sub = format!("sub{}", all.len());
+        let body = json!({ "sub": sub }).to_string();
+        let subject = "rowcast.control.revoke";
+        let refused = match above {
+            Some(above) => operator.publish_under(subject, above, &body),
+            None => operator.publish(subject, &body),
+        };
+        assert_eq!(refused, None);
+        all.push(sub);
+        all.clone()
+    };
+    for above in UNREADABLE {
+        revoke(None);
+        revoke(Some(above));
+    }
+    let before = revoke(None);
+    let mut gateway = site.gateway();
+    for sub in &before {
+        assert_eq!(status(&gateway, &token(sub)).await, 401, "{sub}");
+    }
+    assert_eq!(status(&gateway, &token("nobody")).await, 200);
+    // And those that come while it listens, or does not.
+    for above in UNREADABLE {
+        refused(&gateway, &revoke(Some(above))).await;
+        refused(&gateway, &revoke(None)).await;
+    }
+    gateway.kill();
+    let all = revoke(Some(UNREADABLE[1]));
+    gateway.restart();
+    for sub in &all {
+        assert_eq!(status(&gateway, &token(sub)).await, 401, "{sub}");
+    }
+    assert_eq!(status(&gateway, &token("nobody")).await, 200);
+    assert!(!gateway.log().contains("may not"), "{}", gateway.log());
+}
+
+/// An older nats/server.conf.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_permission_to_read_such_a_one_those_before_it_hold_and_it_is_named() {
+    let (nats, _folder) = without(&["$JS.API.STREAM.MSG.GET.ROWCAST_REVOKED"]);
+    let site = guarded(nats);
+    let producer = site.producer();
+    ready(&producer).await;
+    let mut operator = Wire::open(&site.nats, "operator");
+    let subject = "rowcast.control.revoke";
+    assert_eq!(operator.publish(subject, "{\"sub\":\"ann\"}"), None);
+    let refused = operator.publish_under(subject, UNREADABLE[0], "{\"sub\":\"bob\"}");
+    assert_eq!(refused, None);
+    let gateway = site.gateway();
+    let named = "may not publish to \"$JS.API.STREAM.MSG.GET.ROWCAST_REVOKED\"";
+    says(|| gateway.log(), named).await;
+    says(|| gateway.log(), "revocations are not kept").await;
+    assert_eq!(status(&gateway, &token("ann")).await, 401);
+    assert_eq!(status(&gateway, &token("cid")).await, 200);
 }

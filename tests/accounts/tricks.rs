@@ -9,7 +9,7 @@ use super::{
     replies::{ANSWERS, answer, keeps, kept, streams},
     wire::{Wire, get},
 };
-use crate::support::{Nats, nats::shipped, wait_until};
+use crate::support::{Nats, Server, nats::shipped, wait_until};
 
 /// A minute in nanoseconds, and some: consumers of which nobody takes anything stay.
 const LONG: u64 = 600_000_000_000;
@@ -244,6 +244,9 @@ async fn a_request_for_one_stream_reaches_no_other() {
     assert_eq!(kept(&operator).await, before);
 }
 
+/// What the client of NATS ends itself for.
+const RETURN: &[u8] = b"NATS/1.0\r\nX: a\rb\r\n\r\n";
+
 /// The connection of that name that is there now, if it listens to `subject`.
 fn connection(nats: &Nats, name: &str, subject: &str) -> Option<u64> {
     let told: Json = serde_json::from_str(&get(&nats.monitor(), "/connz?subs=1")).unwrap();
@@ -272,8 +275,9 @@ async fn who_asks_so_that_it_cannot_be_read_ends_no_connection_but_the_one_for_q
     let before = listening(bus, "rowcast.control.>", None).await;
     let mut application = Wire::open(&site.nats, "application");
     let mut last = listening(queries, "rowcast.query.*", None).await;
-    for _ in 0..3 {
-        let headers = b"NATS/1.0\r\nname: M\xfcller\r\n\r\n";
+    // For one the connection is ended, for the other the client itself.
+    let unreadable = [&b"NATS/1.0\r\nname: M\xfcller\r\n\r\n"[..], RETURN];
+    for headers in unreadable.into_iter().cycle().take(4) {
         assert_eq!(
             application.publish_under("rowcast.query.t", headers, ""),
             None
@@ -285,4 +289,71 @@ async fn who_asks_so_that_it_cannot_be_read_ends_no_connection_but_the_one_for_q
     let answer: Json = serde_json::from_slice(&answer.unwrap().payload).unwrap();
     assert_eq!(answer["data"][0]["id"], 1, "{answer}");
     assert_eq!(listening(bus, "rowcast.control.>", None).await, before);
+}
+
+/// Neither the gateway that hears it, nor one that starts while the stream keeps it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_over_which_the_client_ends_itself_ends_no_gateway() {
+    let site = Site::new(Nats::with(shipped()));
+    let producer = site.producer();
+    ready(&producer).await;
+    let mut gateway = site.gateway();
+    let (mut notes, mut page) = (
+        gateway.socket("types=t,note").await,
+        gateway.socket("types=page").await,
+    );
+    site.database.sql("UPDATE t SET n = 1");
+    let before = notes.next_of("t").await["cursor"].clone();
+    let mut application = Wire::open(&site.nats, "application");
+    let mut operator = Wire::open(&site.nats, "operator");
+    page.next_of("page").await;
+    for round in 0..3 {
+        let event = json!({"type": "note", "data": round}).to_string();
+        let refused = application.publish_under("rowcast.event.note", RETURN, &event);
+        assert_eq!(refused, None);
+        assert_eq!(notes.next_of("note").await["data"], round);
+        site.database
+            .sql(&format!("UPDATE t SET n = {}", 10 + round));
+        assert_eq!(notes.next_of("t").await["data"]["n"], 10 + round);
+        page.next_of("page").await;
+    }
+    // What it had listened to before, it listens to again.
+    let mut asked = Wire::open(&site.nats, "operator");
+    let listening = async |but: Option<u64>| {
+        wait_until("all who listen to the control subjects", async || {
+            let told = get(&site.nats.monitor(), "/connz?subs=1");
+            let found = connection(&site.nats, "rowcast gateway", "rowcast.control.>");
+            let all = told.matches("\"rowcast.control.\\u003e\"").count() == 2;
+            found.filter(|found| all && Some(*found) != but)
+        })
+        .await
+    };
+    let old = listening(None).await;
+    assert_eq!(
+        asked.publish("rowcast.control.refresh", "{\"type\":\"page\"}"),
+        None
+    );
+    page.next_of("page").await;
+    // The same on a control subject, which nobody keeps.
+    let refused = operator.publish_under("rowcast.control.refresh", RETURN, "{}");
+    assert_eq!(refused, None);
+    listening(Some(old)).await;
+    site.database.sql("UPDATE t SET n = 20");
+    assert_eq!(notes.next_of("t").await["data"]["n"], 20);
+    // Who starts later reads past them, and ends no more than one client over each.
+    gateway.kill();
+    gateway.restart();
+    let since = format!("types=t,note&since={}", before.as_str().unwrap());
+    let panics = |gateway: &Server| gateway.log().matches("panicked").count();
+    let mut ended = Vec::new();
+    for _ in 0..3 {
+        let mut late = gateway.socket(&since).await;
+        for round in 0..3 {
+            assert_eq!(late.next_of("note").await["data"], round);
+            assert_eq!(late.next_of("t").await["data"]["n"], 10 + round);
+        }
+        assert_eq!(late.next_of("t").await["data"]["n"], 20);
+        ended.push(panics(&gateway));
+    }
+    assert_eq!(ended[0], ended[2], "{}", gateway.log());
 }

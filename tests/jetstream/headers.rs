@@ -38,8 +38,22 @@ const STATUSES: [&[u8]; 6] = [
     b"NATS/1.0 503\r\n\r\n",
 ];
 
+/// Those that end otherwise than the server supposes, which writes over the last two bytes when it is read directly.
+const ENDS: [&[u8]; 10] = [
+    b"NATS/1.0\r\nNats-Msg-Id: abcd",
+    b"NATS/1.0\r\nNats-Msg-Id: efgh\r\n",
+    b"NATS/1.0\r\nNats-Msg-Id: ijkl\n\n",
+    b"NATS/1.0\r\nNats-Stream: ROWCAST\r\nNats-Msg-Id: mnop",
+    b"NATS/1.0\r\nNats-Stream: ROWCAST\r\nNats-Msg-Id: qrst\r\n uvwx",
+    b"NATS/1.0\r\nNats-Msg-Id: 2345\r\n 6",
+    b"NATS/1.0\r\nNats-Msg-Id:   6789\r\n\t0",
+    b"NATS/1.0\r\nce-id: 7\r\nX:",
+    b"NATS/1.0 100 Idle",
+    b"NATS/1.0\r\nNats-Stream: OTHER\r\nNats-Msg-Id: yz01\r\n\r\n",
+];
+
 /// What the client ends the connection for.
-const NONE: [&[u8]; 8] = [
+const NONE: [&[u8]; 9] = [
     b"\r\n\r\n",
     b"HTTP/1.1\r\na: b\r\n\r\n",
     b"NATS/1.0",
@@ -48,6 +62,8 @@ const NONE: [&[u8]; 8] = [
     b"NATS/1.0\r\na b: c\r\n\r\n",
     b"NATS/1.0\r\nname: M\xfcller\r\n\r\n",
     b"NATS/1.0\r\n: nobody's\r\nNats-Subject: rowcast.change.t\r\n\r\n",
+    // For this one it ends itself.
+    b"NATS/1.0\r\nX: a\rb\r\n\r\n",
 ];
 
 async fn bus(nats: &Nats, user: &str, role: Role) -> JetStreamBus {
@@ -170,7 +186,7 @@ async fn each_is_an_event(nats: &Nats, blocks: &[&[u8]]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_an_application_says_of_its_event_it_stays_one_at_its_place() {
-    for blocks in [&LIES, &STATUSES] {
+    for blocks in [&LIES[..], &STATUSES, &ENDS] {
         each_is_an_event(&Nats::with(shipped()), blocks).await;
         each_is_an_event(&Nats::start(), blocks).await;
     }
@@ -210,4 +226,6 @@ async fn how_far_the_source_has_been_read_only_its_producer_says() {
 async fn what_is_no_header_stops_no_reader() {
     each_is_an_event(&Nats::with(shipped()), &NONE).await;
     each_is_an_event(&Nats::start(), &NONE).await;
+    // The last one by itself: who reads one by one reads on past others.
+    each_is_an_event(&Nats::with(shipped()), &NONE[NONE.len() - 1..]).await;
 }

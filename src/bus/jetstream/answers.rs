@@ -37,7 +37,7 @@ impl Apart {
     pub async fn client(&self) -> Result<Client, Failure> {
         // Any but none.
         self.0.renewed(0).await;
-        self.0.client().cloned()
+        self.0.client()
     }
 }
 

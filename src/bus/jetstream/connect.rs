@@ -3,12 +3,13 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use async_nats::{Client, ConnectOptions, Event, jetstream::Context};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream::Context};
 use tokio::sync::watch;
 
 use super::{
     Failure, JetStreamConfig, Role,
     denied::{Denied, Refusal, Refusals},
+    lives::Lives,
 };
 
 /// How long a request to the server may take. A server that stands still is told of within 6 s:
@@ -20,11 +21,15 @@ const MAX_PAUSE: Duration = Duration::from_millis(1000);
 
 /// What is known of the connection.
 #[derive(Debug, Clone, Default)]
-struct Link {
-    connected: bool,
+pub struct Link {
+    /// The client, and JetStream's API over it; none between two clients.
+    pub client: Option<(Client, Context)>,
+    /// Whether the client is connected.
+    pub connected: bool,
     /// Grows with every connection made: what was learnt of the server before may be wrong since.
     generation: u64,
-    error: Option<String>,
+    /// Why there is no connection, as far as that is known.
+    pub error: Option<String>,
     /// What this user may not do, of what was tried over this connection.
     refusals: Refusals,
 }
@@ -32,9 +37,6 @@ struct Link {
 /// A connection to NATS that is there or not.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    client: Client,
-    /// JetStream's API over it.
-    context: Context,
     link: watch::Receiver<Link>,
     servers: Arc<str>,
 }
@@ -61,7 +63,6 @@ impl Connection {
     pub async fn open(config: &JetStreamConfig, role: Role) -> Result<Self, ConnectError> {
         let user = config.servers.split(',').find_map(user);
         let inbox = inbox(role, user.as_ref().map(|(user, _)| user.as_str()));
-        let (told, link) = watch::channel(Link::default());
         let mut options = ConnectOptions::new()
             .name(&config.name)
             .custom_inbox_prefix(inbox)
@@ -70,11 +71,7 @@ impl Connection {
             .connection_timeout(Duration::from_secs(3))
             .request_timeout(Some(REQUEST_TIMEOUT))
             .ping_interval(Duration::from_secs(5))
-            .reconnect_delay_callback(pause)
-            .event_callback(move |event| {
-                note(&told, event);
-                std::future::ready(())
-            });
+            .reconnect_delay_callback(pause);
         if let Some(path) = &config.credentials {
             let text = std::fs::read_to_string(path).map_err(|source| ConnectError::File {
                 path: path.clone(),
@@ -105,38 +102,46 @@ impl Connection {
             Some((token, None)) => options.token(token),
             None => options,
         };
-        let servers: Vec<&str> = config.servers.split(',').map(str::trim).collect();
+        let servers = config.servers.split(',').map(str::trim);
+        let servers: Result<Vec<ServerAddr>, _> = servers.map(str::parse).collect();
         let shown = shown(&config.servers);
-        let client = async_nats::connect_with_options(&servers[..], options)
-            .await
-            .map_err(|err| ConnectError::Setup(err.to_string()))?;
-        let mut context = async_nats::jetstream::new(client.clone());
-        context.set_timeout(REQUEST_TIMEOUT);
+        let setup = |err: &dyn fmt::Display| ConnectError::Setup(err.to_string());
+        let (told, link) = watch::channel(Link::default());
+        let lives = Arc::new(Lives {
+            options,
+            servers: servers.map_err(|err| setup(&err))?,
+            told,
+        });
+        let ended = lives.begin().await.map_err(|err| setup(&err))?;
+        tokio::spawn(lives.go_on(ended));
         Ok(Self {
-            client,
-            context,
             link,
             servers: shown.into(),
         })
     }
 
     /// The client, while there is a connection: what is sent without one would wait, and arrive
-    /// when nobody expects it any more.
-    pub fn client(&self) -> Result<&Client, Failure> {
+    /// when nobody expects it any more. It may end with what it is sent, and all subscriptions over it: ask for it
+    /// again whenever one of them does.
+    pub fn client(&self) -> Result<Client, Failure> {
+        self.connected(|(client, _)| client.clone())
+    }
+
+    /// JetStream's API, while there is a connection; as [`Self::client`].
+    pub fn jetstream(&self) -> Result<Context, Failure> {
+        self.connected(|(_, context)| context.clone())
+    }
+
+    fn connected<T>(&self, take: impl FnOnce(&(Client, Context)) -> T) -> Result<T, Failure> {
         let link = self.link.borrow();
-        if link.connected {
-            return Ok(&self.client);
+        if let Some(client) = link.client.as_ref().filter(|_| link.connected) {
+            return Ok(take(client));
         }
         let servers = &self.servers;
         Err(match &link.error {
             Some(error) => format!("not connected to NATS at {servers}: {error}").into(),
             None => format!("not connected to NATS at {servers}").into(),
         })
-    }
-
-    /// JetStream's API, while there is a connection.
-    pub fn jetstream(&self) -> Result<&Context, Failure> {
-        self.client().map(|_| &self.context)
     }
 
     /// The servers, without users and passwords.
@@ -215,7 +220,8 @@ fn inbox(role: Role, user: Option<&str>) -> &'static str {
     }
 }
 
-fn note(told: &watch::Sender<Link>, event: Event) {
+/// Takes in what a client tells of its connection.
+pub fn note(told: &watch::Sender<Link>, event: Event) {
     told.send_modify(|link| match event {
         Event::Connected => {
             link.connected = true;
@@ -267,7 +273,7 @@ fn reason(text: &str) -> String {
 
 /// A pause before the next attempt, longer each time up to [`MAX_PAUSE`], and never the same
 /// for all the gateways that lost one server.
-fn pause(attempts: usize) -> Duration {
+pub fn pause(attempts: usize) -> Duration {
     if attempts <= 1 {
         return Duration::ZERO;
     }

@@ -205,7 +205,10 @@ impl JetStreamBus {
                 return Ok((Vec::new(), extent.first));
             }
             tokio::time::sleep(REPLICA_PAUSE).await;
-            return Ok((Vec::new(), stretch.first));
+            // The leader knows whether a replica is behind or all of them are gone.
+            let there = self.one_by_one(&self.names.stream, stretch.first, 1).await;
+            let next = there?.first().map(|message| message.seq);
+            return Ok((Vec::new(), next.unwrap_or(stretch.last + 1)));
         };
         let within = found.iter().filter(|message| message.seq <= stretch.last);
         let letters = within.filter_map(|message| self.delivery(&stretch.epoch, message).1);

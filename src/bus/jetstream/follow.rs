@@ -139,10 +139,9 @@ impl Follower {
             self.verify(&look).await?;
         }
         let mut from = self.looked + 1;
-        if self.in_vain.0 == self.looked
-            && self.in_vain.1 >= IN_VAIN
-            && self.looked < look.stream_last
-        {
+        let in_vain = self.in_vain.0 == self.looked && self.in_vain.1 >= IN_VAIN;
+        let illegible = self.bus.illegible().next(from) == Some(from);
+        if self.looked < look.stream_last && (in_vain || illegible) {
             from = self.take_singly(look.stream_last).await?;
         }
         let pull = Pull::open(&self.bus, &self.bus.names.stream, from).await;
@@ -158,8 +157,11 @@ impl Follower {
     async fn take_singly(&mut self, last: u64) -> Result<u64, ReadError> {
         let first = self.looked + 1;
         let limit = usize::try_from(last - self.looked).unwrap_or(usize::MAX);
-        let found = self.bus.one_by_one(first, limit).await;
-        let found = found.map_err(ReadError::Unavailable)?;
+        let stream = &self.bus.names.stream;
+        let found = self.bus.one_by_one(stream, first, limit).await;
+        let mut found = found.map_err(ReadError::Unavailable)?;
+        // Of what has come since the consumer tells.
+        found.retain(|message| message.seq <= last);
         tracing::warn!(
             offset = first,
             messages = found.len(),
@@ -240,6 +242,13 @@ impl Follower {
         {
             bytes += more.0.payload.len();
             self.waiting.push_back(more);
+        }
+        for (message, _) in &mut self.waiting {
+            if message.is_doubtful()
+                && let Some(again) = self.bus.at(message.seq).await?
+            {
+                *message = again;
+            }
         }
         Ok(())
     }

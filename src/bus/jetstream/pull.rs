@@ -37,6 +37,9 @@ pub struct Pull {
     client: Client,
     answers: Subscriber,
     inbox: String,
+    stream: String,
+    /// The consumer's.
+    name: String,
     subject: String,
     /// Messages asked for and not come yet.
     due: usize,
@@ -52,7 +55,7 @@ impl Pull {
     pub async fn open(bus: &JetStreamBus, stream: &str, from: u64) -> Result<Self, Failure> {
         let jetstream = bus.connection.jetstream()?;
         let generation = bus.connection.generation();
-        let client = bus.connection.client()?.clone();
+        let client = bus.connection.client()?;
         let name = random_name("gateway-");
         let config = Config {
             name: Some(name.clone()),
@@ -74,6 +77,8 @@ impl Pull {
             answers,
             inbox,
             subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
+            stream: stream.to_owned(),
+            name,
             due: 0,
             generation,
         })
@@ -131,7 +136,9 @@ impl Pull {
     /// A message, or what the server says instead.
     fn understand(&mut self, answer: Message) -> Result<Option<Pulled>, Failure> {
         // What has a place is a message, whatever status its publisher may have written above it.
-        if let Some((seq, at_ns, pending)) = answer.reply.as_ref().and_then(|reply| place(reply)) {
+        let reply = answer.reply.as_deref();
+        let place = reply.and_then(|reply| place(reply, &self.stream, &self.name));
+        if let Some((seq, at_ns, pending)) = place {
             self.due = self.due.saturating_sub(1);
             let stored = Stored {
                 seq,
@@ -142,8 +149,12 @@ impl Pull {
             };
             return Ok(Some((stored, pending)));
         }
+        if *answer.subject != *self.inbox {
+            // Somebody had it sent here: it is neither of this consumer nor an answer.
+            return Ok(None);
+        }
         match answer.status.map(|status| status.as_u16()) {
-            None => Err("a message without its place".into()),
+            None => Ok(None),
             Some(100) => Ok(None),
             // A request has stood long enough; what it did not get is not due any more.
             Some(408) => {
@@ -168,8 +179,8 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 /// Sequence, time in Unix nanoseconds and messages that follow, from the subject by which a
-/// message would be acknowledged (NATS ADR-15).
-fn place(reply: &str) -> Option<(u64, i128, u64)> {
+/// message of this stream and consumer would be acknowledged (NATS ADR-15).
+fn place(reply: &str, stream: &str, consumer: &str) -> Option<(u64, i128, u64)> {
     let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
     // Stream, consumer, deliveries, sequence, the consumer's, time, pending; before them in the
     // longer form the domain and the account.
@@ -178,6 +189,9 @@ fn place(reply: &str) -> Option<(u64, i128, u64)> {
         9.. => &tokens[2..],
         _ => return None,
     };
+    if tokens[..2] != [stream, consumer] {
+        return None;
+    }
     Some((
         tokens[3].parse().ok()?,
         tokens[5].parse().ok()?,
@@ -192,9 +206,16 @@ mod tests {
     #[test]
     fn both_forms_of_a_place_are_read() {
         let short = "$JS.ACK.S.C.1.17.3.1790000000000000001.4";
+        let place = |reply| place(reply, "S", "C");
         assert_eq!(place(short), Some((17, 1_790_000_000_000_000_001, 4)));
         let long = "$JS.ACK._.hash.S.C.1.17.3.1790000000000000001.4.tok";
         assert_eq!(place(long), Some((17, 1_790_000_000_000_000_001, 4)));
         assert_eq!(place("_INBOX.x"), None);
+        // Of another stream, and of another consumer.
+        assert_eq!(place("$JS.ACK.T.C.1.17.3.1790000000000000001.4"), None);
+        assert_eq!(
+            place("$JS.ACK._.hash.S.D.1.17.3.1790000000000000001.4"),
+            None
+        );
     }
 }

@@ -14,6 +14,9 @@ pub const STEP: usize = 501;
 /// Where a direct read says of which subject a message is.
 const SUBJECT: &str = "Nats-Subject";
 
+/// Of which stream: the first of the server's lines.
+const STREAM: &str = "Nats-Stream";
+
 const NO_PLACE: &str = "a message without its place";
 
 /// Bytes asked for at once.
@@ -24,6 +27,12 @@ impl JetStreamBus {
     /// None where there is nothing at or after `from`. Fewer than there are where one stands in the way that ends
     /// the connection.
     pub(super) async fn range(&self, from: u64, limit: usize) -> Result<Vec<Stored>, Failure> {
+        let illegible = self.illegible().next(from);
+        if illegible == Some(from) {
+            return self.one_by_one(&self.names.stream, from, limit).await;
+        }
+        let before = illegible.and_then(|there| usize::try_from(there - from).ok());
+        let limit = before.map_or(limit, |before| limit.min(before));
         let generation = self.connection.generation();
         let mut found = Vec::new();
         tokio::select! {
@@ -36,11 +45,24 @@ impl JetStreamBus {
                     let renewed = self.connection.renewed(generation);
                     let renewed = tokio::time::timeout(REQUEST_TIMEOUT, renewed).await;
                     renewed.map_err(|_| NO_ANSWER)?;
-                    return self.one_by_one(from, limit).await;
+                    return self.one_by_one(&self.names.stream, from, limit).await;
                 }
             }
         }
-        Ok(found)
+        self.certain(found).await
+    }
+
+    /// Reads those again, of the leader, above which the server has written their places where they cannot be told
+    /// from what was there: every reader is to see the same headers.
+    async fn certain(&self, found: Vec<Stored>) -> Result<Vec<Stored>, Failure> {
+        let mut certain = Vec::with_capacity(found.len());
+        for message in found {
+            match is_certain(&message.headers, &self.names.stream) {
+                true => certain.push(message),
+                false => certain.extend(self.at(message.seq).await?),
+            }
+        }
+        Ok(certain)
     }
 
     async fn read_range(
@@ -57,13 +79,21 @@ impl JetStreamBus {
         });
         let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
         client
-            .publish_with_reply(subject, inbox, ask.to_string().into())
+            .publish_with_reply(subject, inbox.clone(), ask.to_string().into())
             .await?;
         loop {
-            let answer = tokio::time::timeout(REQUEST_TIMEOUT, answers.next()).await;
-            let Ok(Some(answer)) = answer else {
-                return Err(NO_ANSWER.into());
-            };
+            let answer = tokio::time::timeout(REQUEST_TIMEOUT, async {
+                loop {
+                    match answers.next().await {
+                        // Somebody may have had it sent here: it is no answer.
+                        Some(other) if *other.subject != *inbox => {}
+                        Some(answer) => return answer,
+                        // The client has ended, and the connection is lost.
+                        None => std::future::pending().await,
+                    }
+                }
+            });
+            let answer = answer.await.map_err(|_| NO_ANSWER)?;
             if is_stored(&answer) {
                 found.push(stored(answer.headers, answer.payload)?);
                 continue;
@@ -89,6 +119,25 @@ impl JetStreamBus {
 pub fn is_stored(answer: &Message) -> bool {
     let headers = answer.headers.as_ref();
     headers.is_some_and(|headers| headers.get(SUBJECT).is_some())
+}
+
+/// Whether the server's lines stand by themselves in the answer to a direct read. It writes them over the last two
+/// bytes of the headers, which need not be the end of a line: then they belong to a header of the publisher's.
+fn is_certain(headers: &HeaderMap, stream: &str) -> bool {
+    let glued = format!("{STREAM}: {stream}");
+    let mut told = 0;
+    for (name, values) in headers.iter() {
+        let name: &str = name.as_ref();
+        told += if name == STREAM { values.len() } else { 0 };
+        let within = name != STREAM && name.ends_with(STREAM);
+        if within || values.iter().any(|value| value.as_str().ends_with(&glued)) {
+            return false;
+        }
+    }
+    told == 1
+        && headers
+            .get(STREAM)
+            .is_some_and(|told| told.as_str() == stream)
 }
 
 /// A message as a direct read answers with it. The server writes its place below the headers that it was published

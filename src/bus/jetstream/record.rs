@@ -106,6 +106,21 @@ impl Stored {
         self.headers.get(name).map(|value| value.as_str())
     }
 
+    /// Whether a header by which an event is known may have its end in a line of two bytes at the end of all headers.
+    /// Those a direct read is without, for the server writes its own over them.
+    pub fn is_doubtful(&self) -> bool {
+        let known = |name: &str| {
+            name == ID
+                || name
+                    .get(..3)
+                    .is_some_and(|ce| ce.eq_ignore_ascii_case("ce-"))
+        };
+        let ends = |value: &str| matches!(value.as_bytes(), [.., space, _] if space.is_ascii_whitespace() || *space == 0x0b);
+        self.headers.iter().any(|(name, values)| {
+            known(name.as_ref()) && values.iter().any(|value| ends(value.as_str()))
+        })
+    }
+
     /// Where it sits in an epoch, and the check of what identifies it.
     pub fn position(&self, epoch: &Epoch) -> Position {
         let check = match self.header(ID) {

@@ -6,7 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::{
     HeaderMap,
-    jetstream::{ErrorCode, context::GetStreamErrorKind, stream::Config},
+    jetstream::{
+        ErrorCode,
+        context::GetStreamErrorKind,
+        stream::{Config, Info},
+    },
 };
 use bytes::Bytes;
 use tokio::time::timeout;
@@ -17,7 +21,9 @@ use super::{
     batch::{Outgoing, Refused},
     connect::jittered,
     denied::NO_ANSWER,
-    pull::{Pull, Pulled},
+    pull::Pull,
+    record::Stored,
+    single::ALONE,
     stream::silent,
 };
 
@@ -32,6 +38,9 @@ const AT_ONCE: usize = 500;
 
 /// How long the stream may hesitate while it has more: what it had may be too old by now.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// After so many errors at one place what stands there is read by itself.
+const IN_VAIN: u32 = 2;
 
 /// The pause after an error.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -67,6 +76,12 @@ pub struct Revocations {
     pull: Option<Pull>,
     /// The last message that the stream held when it was opened, until it is told.
     due: Option<u64>,
+    /// When the stream was created, and where it is read anew: its beginning, or after what could not be followed.
+    begins: (i128, u64),
+    /// The last message told.
+    told: u64,
+    /// After which message the stream could not be followed, and how often.
+    in_vain: (u64, u32),
     pause: Option<Duration>,
 }
 
@@ -77,6 +92,9 @@ impl JetStreamBus {
             bus: self.clone(),
             pull: None,
             due: None,
+            begins: (0, 1),
+            told: 0,
+            in_vain: (0, 0),
             pause: None,
         }
     }
@@ -89,11 +107,11 @@ impl JetStreamBus {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn keeps_revocations(&self) -> Result<Option<Duration>, Untold> {
-        let (config, _) = tokio::select! {
+        let info = tokio::select! {
             found = self.revocations_stream() => found?,
             () = self.connection.refused(&self.names.revoked_stream) => return Err(self.forbidden()),
         };
-        Ok(Some(config.max_age).filter(|age| !age.is_zero()))
+        Ok(Some(info.config.max_age).filter(|age| !age.is_zero()))
     }
 
     /// Has a revocation kept, and waits until it is. Whoever listens on the subject hears it meanwhile.
@@ -169,8 +187,8 @@ impl JetStreamBus {
         Ok(())
     }
 
-    /// The stream as it is, and the number of its last message; none where there is no message.
-    async fn revocations_stream(&self) -> Result<(Config, Option<u64>), Untold> {
+    /// The stream as it is.
+    async fn revocations_stream(&self) -> Result<Info, Untold> {
         let unavailable = Untold::Unavailable;
         let name = &self.names.revoked_stream;
         let jetstream = self.connection.jetstream().map_err(unavailable)?;
@@ -191,8 +209,7 @@ impl JetStreamBus {
             let text = format!("the stream {name} does not hold {}", self.names.revoke);
             return Err(Untold::Nowhere(text.into()));
         }
-        let last = (info.state.messages > 0).then_some(info.state.last_sequence);
-        Ok((info.config, last))
+        Ok(info)
     }
 
     /// That the server does not let this user read the stream.
@@ -204,7 +221,8 @@ impl JetStreamBus {
 
 impl Revocations {
     /// The next ones, as they come. After an error all of them are told again from the beginning, for what
-    /// was said meanwhile has gone by; and so after each new connection.
+    /// was said meanwhile has gone by; and so after each new connection. Only what stands before a message that the
+    /// client could not read is told no more while the stream is the same.
     ///
     /// # Errors
     /// [`Untold`], to be called again: it waits by itself before it looks anew.
@@ -225,7 +243,13 @@ impl Revocations {
             () = bus.connection.refused(&bus.names.revoked_stream) => Err(bus.forbidden()),
         };
         if let Err(err) = &told {
-            self.pull = None;
+            if self.pull.take().is_some() && matches!(err, Untold::Unavailable(_)) {
+                let times = match self.in_vain {
+                    (at, times) if at == self.told => times,
+                    _ => 0,
+                };
+                self.in_vain = (self.told, times + 1);
+            }
             self.pause = Some(match err {
                 Untold::Nowhere(_) => LOOK_AGAIN,
                 Untold::Unavailable(_) => PAUSE,
@@ -237,15 +261,7 @@ impl Revocations {
     async fn try_next(&mut self) -> Result<Told, Untold> {
         let unavailable = |err: Failure| Untold::Unavailable(err);
         let Some(pull) = &mut self.pull else {
-            // Of the leader first: a consumer may be with a replica that is behind.
-            let (_, last) = self.bus.revocations_stream().await?;
-            let pull = Pull::open(&self.bus, &self.bus.names.revoked_stream, 1).await;
-            self.pull = Some(pull.map_err(|err| unavailable(self.bus.reason(err)))?);
-            self.due = last;
-            return Ok(Told {
-                whole: last.is_none(),
-                ..Told::default()
-            });
+            return self.begin().await;
         };
         let next = pull.next(&self.bus);
         let first = match self.due {
@@ -253,23 +269,61 @@ impl Revocations {
             None => Ok(next.await),
         };
         let first = first.map_err(|_| unavailable(NO_ANSWER.into()))?;
-        let mut last = first.map_err(unavailable)?;
+        let (mut last, _) = first.map_err(unavailable)?;
         let mut revocations = Vec::new();
         loop {
-            let seq = last.0.seq;
+            let seq = last.seq;
+            self.told = seq;
             revocations.push(kept(last));
             let more = match revocations.len() < AT_ONCE {
                 true => pull.ready().map_err(unavailable)?,
                 false => None,
             };
             match more {
-                Some(more) => last = more,
+                Some((more, _)) => last = more,
                 None => {
                     let whole = self.due.take_if(|due| *due <= seq).is_some();
                     return Ok(Told { revocations, whole });
                 }
             }
         }
+    }
+
+    /// Begins to follow the stream; with what must be told before, where that cannot be followed.
+    async fn begin(&mut self) -> Result<Told, Untold> {
+        let bus = self.bus.clone();
+        let stream = &bus.names.revoked_stream;
+        let unavailable = |err: Failure| Untold::Unavailable(bus.reason(err));
+        // Of the leader first: a consumer may be with a replica that is behind.
+        let info = bus.revocations_stream().await?;
+        let last = (info.state.messages > 0).then_some(info.state.last_sequence);
+        let created = info.created.unix_timestamp_nanos();
+        let (known, begins) = self.begins;
+        if created != known || info.state.last_sequence + 1 < begins {
+            self.begins = (created, 1);
+            self.in_vain = (0, 0);
+        }
+        let mut revocations = Vec::new();
+        let (at, times) = self.in_vain;
+        if times >= IN_VAIN && last.is_some_and(|last| last > at) {
+            let found = bus.one_by_one(stream, at + 1, ALONE).await;
+            let found = found.map_err(unavailable)?;
+            tracing::warn!(
+                after = at,
+                messages = found.len(),
+                "revocations that end the connection to NATS are read one by one: their headers are none"
+            );
+            self.in_vain = (0, 0);
+            self.begins.1 = found.last().map_or(at, |message| message.seq) + 1;
+            revocations.extend(found.into_iter().map(kept));
+        }
+        let (_, from) = self.begins;
+        let pull = Pull::open(&bus, stream, from).await;
+        self.pull = Some(pull.map_err(unavailable)?);
+        self.told = from - 1;
+        self.due = last.filter(|last| *last >= from);
+        let whole = self.due.is_none();
+        Ok(Told { revocations, whole })
     }
 }
 
@@ -280,7 +334,7 @@ fn limits(config: &Config) -> (usize, Duration, Duration, i64, i64) {
     (config.num_replicas, age, window, messages, bytes)
 }
 
-fn kept((message, _): Pulled) -> KeptRevocation {
+fn kept(message: Stored) -> KeptRevocation {
     let since = u64::try_from(message.at_ns).unwrap_or(0);
     KeptRevocation {
         at: SystemTime::UNIX_EPOCH + Duration::from_nanos(since),

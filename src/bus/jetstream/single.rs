@@ -2,14 +2,22 @@
 //! client ends the connection over which it comes upon what it cannot read, however often that is asked for. So what
 //! stands in the way of a follower or of a range is read here, from JSON, and as far as it can be.
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use std::collections::BTreeSet;
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 
-use super::{Failure, JetStreamBus, batch::ServerError, record::Stored, stream::silent};
+use super::{
+    Failure, JetStreamBus, batch::ServerError, connect::REQUEST_TIMEOUT, denied::NO_ANSWER,
+    record::Stored, stream::silent,
+};
 use crate::row::unbase64;
 
 /// Messages read one by one where a range or a consumer cannot be: each is a request of its own.
 pub const ALONE: usize = 64;
+
+/// Messages that are remembered as ones that the client cannot read.
+const KNOWN: usize = 4096;
 
 /// The server's code for a sequence at which there is nothing.
 const NO_MESSAGE: u64 = 10037;
@@ -32,29 +40,86 @@ struct There {
     data: String,
 }
 
+/// Sequences of the stream of events at which the client ends its connection, or itself: whoever reads on passes them
+/// by. To know too few of them, or wrong ones, costs time only.
+#[derive(Debug, Default)]
+pub struct Illegible(BTreeSet<u64>);
+
+impl Illegible {
+    /// Remembers one, and forgets the first where there are too many.
+    pub fn note(&mut self, seq: u64) {
+        self.0.insert(seq);
+        if self.0.len() > KNOWN {
+            self.0.pop_first();
+        }
+    }
+
+    /// The first one from there on.
+    pub fn next(&self, from: u64) -> Option<u64> {
+        self.0.range(from..).next().copied()
+    }
+}
+
 impl JetStreamBus {
     /// The message of a sequence, if it is still there, with those of its headers that can be read.
     pub(super) async fn at(&self, seq: u64) -> Result<Option<Stored>, Failure> {
+        let ask = serde_json::json!({ "seq": seq });
+        let found = self.get(&self.names.stream, &ask).await?;
+        found.map(There::read).transpose()
+    }
+
+    /// Messages of a stream from `from` on, of which there are at most `limit` and [`ALONE`], over holes and past
+    /// whatever else stands in the way; none where there is nothing at or after `from`.
+    pub(super) async fn one_by_one(
+        &self,
+        stream: &str,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<Stored>, Failure> {
+        let mut found = Vec::new();
+        let (mut next, mut again) = (from, false);
+        while found.len() < limit.min(ALONE) {
+            let generation = self.connection.generation();
+            let ask = serde_json::json!({ "seq": next, "next_by_subj": ">" });
+            match self.get(stream, &ask).await {
+                Ok(None) => break,
+                Ok(Some(there)) => {
+                    if stream == self.names.stream && !there.is_legible() {
+                        self.illegible().note(there.seq);
+                    }
+                    next = there.seq + 1;
+                    found.push(there.read()?);
+                }
+                Err(_) if !found.is_empty() => break,
+                Err(err) if again => return Err(err),
+                Err(err) => {
+                    // Somebody else may have come upon something that ended the connection.
+                    let renewed = self.connection.renewed(generation);
+                    let renewed = tokio::time::timeout(REQUEST_TIMEOUT, renewed).await;
+                    again = renewed.map(|()| true).map_err(|_| err)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Asks a stream's leader for one message.
+    async fn get(&self, stream: &str, ask: &serde_json::Value) -> Result<Option<There>, Failure> {
+        let generation = self.connection.generation();
         let client = self.connection.client()?;
-        let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.names.stream);
-        let ask = serde_json::json!({ "seq": seq }).to_string();
-        let answer = client.request(subject, ask.into()).await.map_err(silent)?;
+        let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
+        let asked = client.request(subject, ask.to_string().into());
+        let answer = tokio::select! {
+            answer = asked => answer.map_err(silent)?,
+            () = self.connection.lost(generation) => return Err(NO_ANSWER.into()),
+        };
         let answer: Answer = serde_json::from_slice(&answer.payload)?;
         match (answer.error, answer.message) {
-            (None, Some(there)) => there.read().map(Some),
+            (None, Some(there)) => Ok(Some(there)),
             (Some(error), _) if error.err_code == NO_MESSAGE => Ok(None),
             (Some(error), _) => Err(error.description.into()),
             (None, None) => Err("an answer that is none".into()),
         }
-    }
-
-    /// What there is of the sequences from `from` on, of `limit` and [`ALONE`] at the most.
-    pub(super) async fn one_by_one(&self, from: u64, limit: usize) -> Result<Vec<Stored>, Failure> {
-        let mut found = Vec::new();
-        for seq in (from..).take(limit.min(ALONE)) {
-            found.extend(self.at(seq).await?);
-        }
-        Ok(found)
     }
 }
 
@@ -70,10 +135,40 @@ impl There {
             payload: bytes(&self.data)?.into(),
         })
     }
+
+    /// Whether the client can read it wherever it comes from.
+    fn is_legible(&self) -> bool {
+        let block = unbase64(&self.hdrs);
+        !self.subject.contains(char::is_whitespace)
+            && block.is_some_and(|block| block.is_empty() || is_legible(&block))
+    }
 }
 
-/// The headers of a message as the client reads them, without the lines that are none.
+/// Whether the client can read a block of headers.
+fn is_legible(block: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(block) else {
+        return false;
+    };
+    let mut lines = text.lines();
+    let first = lines.next().and_then(|line| line.strip_prefix("NATS/1.0"));
+    let status = first.and_then(|first| first.trim().split(' ').next());
+    let status = status.is_some_and(|text| text.is_empty() || text.parse::<StatusCode>().is_ok());
+    status
+        && lines.filter(|line| !line.is_empty()).all(|line| {
+            // What follows a line that is none begins with a space, and belongs to the one before.
+            let header = line.split_once(':');
+            let named = header.is_some_and(|(name, _)| name.parse::<HeaderName>().is_ok());
+            !line.contains('\r') && (named || line.starts_with(char::is_whitespace))
+        })
+}
+
+/// The headers of a message as the client reads them, without the lines that are none; and without a last one of two
+/// bytes, as in a direct read.
 fn readable(block: &[u8]) -> HeaderMap {
+    let block = match block.split_last_chunk::<2>() {
+        Some((before, _)) if before.ends_with(b"\n") => before,
+        _ => block,
+    };
     let text = String::from_utf8_lossy(block);
     let mut lines = text.lines().skip(1).peekable();
     let mut headers = HeaderMap::new();
@@ -122,6 +217,8 @@ mod tests {
             (b"NATS/1.0\r\nnothing\r\na b: c\r\nd: e\r\n\r\n", "d=e"),
             (b"HTTP/1.1\r\na: \xff\r\n\r\n", "a=\u{fffd}"),
             (b"NATS/1.0\r\n: x\r\na: b", "=x a=b"),
+            (b"NATS/1.0\r\na: b\r\n c", "a=b"),
+            (b"NATS/1.0\r\na: b\r\n cd", "a=b cd"),
         ] {
             assert_eq!(
                 read(block),
@@ -130,5 +227,34 @@ mod tests {
                 String::from_utf8_lossy(block)
             );
         }
+    }
+
+    #[test]
+    fn what_the_client_cannot_read_is_known() {
+        for block in [
+            &b"NATS/1.0\r\n\r\n"[..],
+            b"NATS/1.0 404 No\r\na: b\r\n c\r\n\r\n",
+            b"NATS/1.0\r\na:b",
+        ] {
+            assert!(is_legible(block), "{:?}", String::from_utf8_lossy(block));
+        }
+        for block in [
+            &b"\r\n\r\n"[..],
+            b"HTTP/1.1\r\na: b\r\n\r\n",
+            b"NATS/1.0 many\r\n\r\n",
+            b"NATS/1.0\r\nno headers\r\n\r\n",
+            b"NATS/1.0\r\na b: c\r\n\r\n",
+            b"NATS/1.0\r\na: \xfc\r\n\r\n",
+            b"NATS/1.0\r\nX: a\rb\r\n\r\n",
+        ] {
+            assert!(!is_legible(block), "{:?}", String::from_utf8_lossy(block));
+        }
+        let mut illegible = Illegible::default();
+        for seq in 1..=5000 {
+            illegible.note(seq);
+        }
+        assert_eq!(illegible.0.len(), KNOWN);
+        assert_eq!(illegible.next(4000), Some(4000));
+        assert_eq!(illegible.next(5001), None);
     }
 }

@@ -36,7 +36,7 @@ impl JetStreamBus {
     }
 
     async fn tell_until_lost(&self, report: &(impl Fn() -> Report + Send)) -> Result<(), Failure> {
-        let client = self.connection.client()?.clone();
+        let client = self.connection.client()?;
         let mut asked = client.subscribe(self.status_subject()).await?;
         while let Some(request) = asked.next().await {
             if let Some(inbox) = request.reply.filter(|inbox| self.may_answer(inbox)) {

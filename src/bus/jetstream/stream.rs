@@ -85,7 +85,7 @@ impl JetStreamBus {
                     false => info,
                 }
             }
-            None if manages => create(jetstream, wanted).await?,
+            None if manages => create(&jetstream, wanted).await?,
             None => return Err(OnlyNew::NoStream(wanted.name).into()),
         };
         if manages {
