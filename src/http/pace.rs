@@ -22,7 +22,7 @@ pub async fn kept(State(edge): State<Arc<Edge>>, request: Request, next: Next) -
         Err(failure) => {
             let refused = edge.refuse(failure);
             match stream::is_event_source(request.headers()) {
-                // It may be one of many behind one address, who must not all come back at once.
+                // It would give up for good.
                 true => stream::come_back(farewell::RETRY_MS),
                 false => refused.into_response(),
             }

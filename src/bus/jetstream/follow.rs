@@ -165,7 +165,7 @@ impl Follower {
         tracing::warn!(
             offset = first,
             messages = found.len(),
-            "messages that end the connection to NATS are read one by one: their headers are none"
+            "the connection to NATS was lost here more than once: messages are read one by one, as one of them may have headers that are none"
         );
         let pulled = found.into_iter().map(|message| {
             let pending = last.saturating_sub(message.seq);

@@ -311,7 +311,7 @@ impl Revocations {
             tracing::warn!(
                 after = at,
                 messages = found.len(),
-                "revocations that end the connection to NATS are read one by one: their headers are none"
+                "the connection to NATS was lost here more than once: revocations are read one by one, as one of them may have headers that are none"
             );
             self.in_vain = (0, 0);
             self.begins.1 = found.last().map_or(at, |message| message.seq) + 1;
