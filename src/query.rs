@@ -2,10 +2,11 @@
 //! at a time; each gets exactly one answer.
 //!
 //! What an index answers does not wait behind what may take seconds: all but one of the store's
-//! connections are for everybody, and the last one is kept for rows by their key and for first pages.
+//! connections are for everybody, and the last one is kept for rows by their key and for quick first pages.
 //! And nobody waits behind all that somebody else has asked for: what may take long is read in turns.
 
 mod descriptions;
+mod first_pages;
 mod marks;
 mod shared;
 mod turns;
@@ -15,6 +16,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use descriptions::Descriptions;
+use first_pages::FirstPages;
 use marks::SETTLE_SLOW;
 pub use marks::{Marks, SETTLE};
 use shared::{Key, Shared};
@@ -26,7 +28,7 @@ use crate::{
     metrics::{Health, Metrics, Part},
     protocol::{ErrorCode, Failure, Params, Select},
     store::{Snapshot, Store, StoreError},
-    topic::{Base, Table, Topic, View},
+    topic::{Base, Table, Topic},
 };
 
 /// Queries that run at once. The store bounds its own connections; this bounds the tasks.
@@ -61,6 +63,7 @@ struct Inner {
     long: Lines,
     shared: Shared,
     descriptions: Descriptions,
+    first_pages: FirstPages,
     marks: Marks,
     timeout: Duration,
     requests: Arc<Semaphore>,
@@ -85,6 +88,7 @@ pub struct Inbox {
     short: mpsc::Receiver<Ask>,
     long: Turns,
     shared: Shared,
+    first_pages: FirstPages,
     marks: Marks,
 }
 
@@ -94,11 +98,13 @@ pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
     let places = limits.connections.saturating_sub(1).max(1);
     let (long, turns) = turns::lines(limits.waiting, places);
     let (shared, marks) = (Shared::default(), Marks::default());
+    let first_pages = FirstPages::default();
     let queries = Queries(Arc::new(Inner {
         short,
         long,
         shared: shared.clone(),
         descriptions: Descriptions::default(),
+        first_pages: first_pages.clone(),
         marks: marks.clone(),
         timeout: limits.timeout + SETTLE_SLOW + SLACK,
         requests: Arc::new(Semaphore::new(limits.requests)),
@@ -110,6 +116,7 @@ pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
             short: short_asks,
             long: turns,
             shared,
+            first_pages,
             marks,
         },
     )
@@ -121,6 +128,7 @@ pub async fn run(store: impl Store, inbox: Inbox, health: Health, metrics: Metri
     let marking = tokio::spawn(async move { marking.0.serve(marking.1).await });
     let reader = Arc::new(Reader {
         shared: inbox.shared,
+        first_pages: inbox.first_pages,
         marks: inbox.marks,
         store,
         health,
@@ -164,22 +172,21 @@ async fn serve_in_turns(reader: &Arc<Reader<impl Store>>, mut turns: Turns) {
     }
 }
 
-/// Whether a read may take long: nothing else is known of what scans a table, or sorts it, or is the
-/// operator's own query.
-fn is_long(topic: &Topic, select: &Select) -> bool {
-    let is_table = |view: &View| matches!(view.base, Base::Table(_));
-    let by_index = match select {
-        Select::Id(_) => true,
-        Select::Page(params) => *params == Params::default(),
-        Select::After(_) | Select::All(_) => false,
-    };
-    !(by_index && topic.view.as_ref().is_some_and(is_table))
+/// Whether a read is the first page of a table as it is when nothing more is asked for.
+fn is_first_page(topic: &Topic, select: &Select) -> bool {
+    is_table(topic) && matches!(select, Select::Page(params) if *params == Params::default())
+}
+
+fn is_table(topic: &Topic) -> bool {
+    let base = topic.view.as_ref().map(|view| &view.base);
+    matches!(base, Some(Base::Table(_)))
 }
 
 /// What a read is done with.
 struct Reader<S> {
     store: S,
     shared: Shared,
+    first_pages: FirstPages,
     marks: Marks,
     health: Health,
     metrics: Metrics,
@@ -214,6 +221,13 @@ impl<S: Store> Reader<S> {
             .snapshot(topic.clone(), key.select().clone())
             .await;
         self.metrics.query(outcome(&found));
+        if is_first_page(topic, key.select()) {
+            match &found {
+                Ok(snapshot) => self.first_pages.took(&topic.name, Some(snapshot.took)),
+                Err(StoreError::Timeout) => self.first_pages.took(&topic.name, None),
+                Err(_) => {}
+            }
+        }
         tell(&self.health, found.as_ref().err());
         match found {
             Ok(mut snapshot)
@@ -261,7 +275,7 @@ fn tell(health: &Health, failure: Option<&StoreError>) {
 
 impl Queries {
     /// Runs one read, or shares one that has not begun yet, and waits for its rows and for how far
-    /// the stream must come to hold what it saw. What may take long ([`is_long`]) is read when it is the asker's
+    /// the stream must come to hold what it saw. What may take long ([`Self::is_long`]) is read when it is the asker's
     /// turn; all of whom it is not known who they are have one together.
     ///
     /// # Errors
@@ -300,7 +314,7 @@ impl Queries {
         let (reply, answer) = oneshot::channel();
         let shared = &self.0.shared;
         let mut standing = None;
-        if is_long(&read.topic, read.key.select()) {
+        if self.is_long(&read.topic, read.key.select()) {
             standing = self.line_up(who, read, reply);
         } else if shared.join(&read.key, reply) {
             let key = read.key.clone();
@@ -309,6 +323,14 @@ impl Queries {
             }
         }
         self.told(answer, standing.as_ref()).await
+    }
+
+    /// Whether a read may take long: nothing is known of what scans a table, or sorts it, or is the operator's own
+    /// query, nor of a first page before one was read.
+    fn is_long(&self, topic: &Topic, select: &Select) -> bool {
+        let is_row = is_table(topic) && matches!(select, Select::Id(_));
+        let is_quick = || self.0.first_pages.are_quick(&topic.name);
+        !(is_row || is_first_page(topic, select) && is_quick())
     }
 
     /// Waits for a read: for its turn, if it stands in a line, and as long once more for its end. So what is read is
@@ -389,3 +411,6 @@ impl Queries {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

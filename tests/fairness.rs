@@ -192,6 +192,46 @@ key = [\"id\"]
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn first_pages_that_are_slow_do_not_hold_up_others() {
+    const LARGE: [&str; 4] = ["a", "b", "c", "d"];
+    let mut config = format!("[auth]\nkey = \"{SECRET}\"\n");
+    let mut tables = String::new();
+    for table in LARGE.iter().chain(&["t"]) {
+        config += &format!("[[topics]]\ntype = \"{table}\"\ntable = \"{table}\"\n");
+        tables += &format!("CREATE TABLE {table} (id int PRIMARY KEY);");
+    }
+    tables += "INSERT INTO t VALUES (1)";
+    let stack = Stack::with(&config, &tables, 1, "query_timeout_ms = 20000");
+    let server = &stack.gateways[0];
+    let socket = async |sub: &str| {
+        let claims = json!({ "sub": sub, "exp": issuer::now() + 600 });
+        opened(server, &[("token", &issuer::hs256(&claims))]).await
+    };
+    // As long as tables are locked nobody reads them.
+    let lock = format!("BEGIN; LOCK {} IN ACCESS EXCLUSIVE MODE", LARGE.join(", "));
+    stack.database.sql(&lock);
+    let mut greedy = Vec::new();
+    for topics in LARGE.chunks(2) {
+        let mut socket = socket("greedy").await;
+        for (rid, topic) in topics.iter().enumerate() {
+            socket.send(json!({ "type": topic, "rid": rid })).await;
+        }
+        // What comes first is read first, so all of that is asked for by then.
+        socket.ask(json!({ "type": "sys:ping", "rid": 9 })).await;
+        greedy.push(socket);
+    }
+    let mut modest = socket("modest").await;
+    let row = json!({ "type": "t", "rid": 1, "id": 1 });
+    for ask in [row, json!({ "type": "t", "rid": 1 })] {
+        let asked = Instant::now();
+        let reply = modest.ask(ask).await;
+        assert_eq!(reply["data"][0]["id"], 1, "{reply}");
+        assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    }
+    stack.database.sql("ROLLBACK");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_read_is_answered_however_many_wait_for_their_turn() {
     const ASKERS: u32 = 12;
     let config = format!(

@@ -5,7 +5,7 @@ pub mod postgres;
 pub mod sql;
 pub mod sqlite;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use crate::{
     horizon::{Horizon, Settled},
@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub rows: Rows,
     /// The page's place in the list; none for one row and for the whole view.
     pub page: Option<Page>,
+    /// How long the database took, without what the read waited for a connection.
+    pub took: Duration,
 }
 
 /// Why there is no snapshot.

@@ -184,8 +184,12 @@ impl Store for PostgresStore {
         self.with_session(&self.sessions, move |store, session| {
             let (topic, select) = (topic.clone(), select.clone());
             Box::pin(async move {
-                let view = view(&topic)?;
-                store.read(session, &topic.name, view, &select).await
+                let (view, begun) = (view(&topic)?, Instant::now());
+                let found = store.read(session, &topic.name, view, &select).await?;
+                Ok(Snapshot {
+                    took: begun.elapsed(),
+                    ..found
+                })
             })
         })
         .await
@@ -341,6 +345,7 @@ fn answer(
         settled: None,
         page: plan.paged(topic, total, more.then_some(last))?,
         rows,
+        took: Duration::ZERO,
     })
 }
 

@@ -191,6 +191,7 @@ impl Reader {
         view: &View,
         select: &Select,
     ) -> Result<Snapshot, StoreError> {
+        let begun = Instant::now();
         let horizon = self.horizon().map_err(failed)?;
         let table = self.table(view)?;
         let plan = sql::plan(Dialect::Sqlite, topic, view, &table, select)?;
@@ -201,6 +202,7 @@ impl Reader {
             settled: None,
             rows,
             page,
+            took: begun.elapsed(),
         })
     }
 
