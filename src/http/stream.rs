@@ -53,8 +53,13 @@ pub(super) fn is_event_source(headers: &HeaderMap) -> bool {
     accept.is_some_and(|accept| accept.as_bytes() == b"text/event-stream")
 }
 
-/// A stream that ends at once, and has an `EventSource` come back after a while.
+/// A stream that ends at once, and has an `EventSource` come back after a while, or up to half as long again: those who
+/// are refused at once do not all come at once again.
 pub(super) fn come_back(after_ms: u32) -> Response {
+    let mut byte = [0_u8; 1];
+    // Without randomness they are only less well spread.
+    let _ = getrandom::fill(&mut byte);
+    let after_ms = after_ms + after_ms / 2 * u32::from(byte[0]) / u32::from(u8::MAX);
     let kind = [(header::CONTENT_TYPE, "text/event-stream")];
     (kind, format!("retry: {after_ms}\n\n")).into_response()
 }

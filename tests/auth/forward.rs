@@ -190,7 +190,7 @@ async fn what_the_endpoint_refuses_is_refused_and_what_it_cannot_say_is_not_know
         .header("token", "opaque");
     let answer = asked.send().await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert_eq!(answer.text().await.unwrap(), "retry: 5000\n\n");
+    assert!(answer.text().await.unwrap().starts_with("retry: "));
     let asked = reqwest::Client::new()
         .get(server.url(QUERY))
         .header("token", "opaque");

@@ -152,7 +152,7 @@ async fn sockets_echoes_and_streams_count_together() {
         .header("accept", "text/event-stream");
     let answer = asked.send().await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert_eq!(answer.text().await.unwrap(), "retry: 5000\n\n");
+    assert!(answer.text().await.unwrap().starts_with("retry: "));
     assert_eq!(counted(&server).await, 6);
     drop(stream);
     has_room(&server, &token, 1).await;
