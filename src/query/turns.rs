@@ -6,8 +6,7 @@
 //! is no more here than is being waited for, which is bounded where it is asked for.
 
 use std::{
-    cmp::Reverse,
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, BinaryHeap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -93,8 +92,9 @@ struct Limits {
 #[derive(Debug, Default)]
 struct State {
     lines: HashMap<Who, Line>,
-    /// Those in whose lines somebody waits, each once, in the order of their turns.
-    ring: VecDeque<Who>,
+    /// Those in whose lines somebody waits, each once, in the order of their turns: by the number they had when they
+    /// stood last.
+    ring: BTreeMap<u64, Who>,
     wanted: HashMap<u64, Wanted>,
     ids: HashMap<Key, u64>,
     running: usize,
@@ -108,17 +108,28 @@ struct State {
 struct Wanted {
     read: Read,
     askers: HashMap<u64, (Who, Reply)>,
-    /// In whose lines it stands, for how many askers of each.
-    by: HashMap<Who, usize>,
+    /// In whose lines it stands.
+    by: HashMap<Who, Place>,
     /// Whether its turn has come: it stands nowhere any more.
     is_called: bool,
+}
+
+/// A read in a line.
+#[derive(Debug)]
+struct Place {
+    /// In the order of the line.
+    at: u64,
+    /// How many wait for it there.
+    askers: usize,
 }
 
 /// The reads of one asker, in his order.
 #[derive(Debug, Default)]
 struct Line {
-    places: VecDeque<u64>,
+    places: BTreeMap<u64, u64>,
     running: usize,
+    /// Where it stands in the ring, if somebody waits.
+    at: u64,
 }
 
 /// Lines with room for so many reads that wait, of which so many run at once.
@@ -241,14 +252,16 @@ impl State {
             return ask;
         };
         wanted.askers.insert(ask, (who.clone(), reply));
-        let his = wanted.by.entry(who.clone()).or_default();
-        *his += 1;
-        if *his == 1 && !wanted.is_called {
+        let at_end = Place { at: ask, askers: 0 };
+        let place = wanted.by.entry(who.clone()).or_insert(at_end);
+        place.askers += 1;
+        if place.askers == 1 && !wanted.is_called {
             let line = self.lines.entry(who.clone()).or_default();
             if line.places.is_empty() {
-                self.ring.push_back(who);
+                line.at = ask;
+                self.ring.insert(ask, who);
             }
-            line.places.push_back(id);
+            line.places.insert(ask, id);
         }
         ask
     }
@@ -264,33 +277,43 @@ impl State {
                 .get(who)
                 .is_some_and(|line| line.running < limits.of_one)
         };
-        let at = self.ring.iter().position(may)?;
-        let who = self.ring.remove(at)?;
+        let at = *self.ring.iter().find(|(_, who)| may(who))?.0;
+        let (who, last) = (self.ring.remove(&at)?, self.number());
         let line = self.lines.get_mut(&who)?;
-        let id = *line.places.front()?;
+        let id = *line.places.first_key_value()?.1;
         let wanted = self.wanted.get_mut(&id)?;
         wanted.is_called = true;
         let read = wanted.read.clone();
         line.running += 1;
         self.running += 1;
         // He stands last now, if he wants more.
-        self.ring.push_back(who.clone());
+        line.at = last;
+        self.ring.insert(last, who.clone());
         self.vacate(id);
         Some((who, id, read))
     }
 
     /// Takes a read out of all lines.
     fn vacate(&mut self, id: u64) {
-        let by = self.wanted.get(&id).map(|wanted| &wanted.by);
-        for who in by.into_iter().flat_map(HashMap::keys) {
-            if let Some(line) = self.lines.get_mut(who) {
-                line.places.retain(|place| *place != id);
-            }
+        let wanted = self.wanted.get_mut(&id);
+        let by = wanted.map(|wanted| std::mem::take(&mut wanted.by));
+        for (who, place) in by.into_iter().flatten() {
+            self.step_out(&who, &place);
         }
-        let lines = &self.lines;
-        let wants = |who: &Who| lines.get(who).is_some_and(|line| !line.places.is_empty());
-        self.ring.retain(wants);
-        self.lines.retain(|_, line| !line.is_over());
+    }
+
+    /// Takes a read out of a line.
+    fn step_out(&mut self, who: &Who, place: &Place) {
+        let Some(line) = self.lines.get_mut(who) else {
+            return;
+        };
+        line.places.remove(&place.at);
+        if line.places.is_empty() {
+            self.ring.remove(&line.at);
+        }
+        if line.is_over() {
+            self.lines.remove(who);
+        }
     }
 
     /// Takes away all that is known of a read; returns those who wait for it.
@@ -311,41 +334,46 @@ impl State {
         let Some((who, _reply)) = wanted.askers.remove(&ask) else {
             return;
         };
-        let left = wanted.by.get_mut(&who).map_or(0, |his| {
-            *his -= 1;
-            *his
-        });
-        if left > 0 || wanted.is_called {
+        if wanted.is_called {
             return;
         }
-        wanted.by.remove(&who);
+        if let Some(place) = wanted.by.get_mut(&who) {
+            place.askers -= 1;
+            if place.askers > 0 {
+                return;
+            }
+        }
+        let place = wanted.by.remove(&who);
         if wanted.askers.is_empty() {
             self.forget(id);
         }
-        if let Some(line) = self.lines.get_mut(&who) {
-            line.places.retain(|place| *place != id);
-            if line.places.is_empty() {
-                self.ring.retain(|other| *other != who);
-            }
-            if line.is_over() {
-                self.lines.remove(&who);
-            }
+        if let Some(place) = place {
+            self.step_out(&who, &place);
         }
     }
 
-    /// Takes away a read of which all who want it have most that wait, and of these the one that fewest want, and of
-    /// these the newest; none where one of them has no more than `who` would have.
+    /// Takes away a read of which all who want it have most that wait, and in the longest such line the one that fewest
+    /// want, and of these the newest; none where one of them has no more than `who` would have.
     fn push_out(&mut self, who: &Who) -> Option<Vec<Reply>> {
         let length = |who: &Who| self.lines.get(who).map_or(0, |line| line.places.len());
         let spared = length(who) + 1;
-        let least = |wanted: &Wanted| match wanted.by.len() {
-            // What many want stays, and is not looked at more closely.
-            many if many > FEW => 0,
-            _ => wanted.by.keys().map(length).min().unwrap_or(0),
+        let lines = self.lines.values().map(|line| &line.places);
+        let long = lines.filter(|places| places.len() > spared);
+        let mut long: BinaryHeap<_> = long
+            .map(|places| (places.len(), places.last_key_value(), places))
+            .collect();
+        // What many want stays, and is not looked at more closely.
+        let goes = |id: &u64, least: usize, wanted_by: usize| {
+            let by = self.wanted.get(id).map(|wanted| &wanted.by);
+            by.is_some_and(|by| {
+                by.len() == wanted_by && by.keys().all(|other| length(other) >= least)
+            })
         };
-        let waiting = self.wanted.iter().filter(|(_, wanted)| !wanted.is_called);
-        let all = waiting.map(|(id, wanted)| (least(wanted), Reverse(wanted.by.len()), *id));
-        let (_, _, id) = all.filter(|(least, ..)| *least > spared).max()?;
+        let of = |places: &BTreeMap<u64, u64>| {
+            let newest = || places.values().rev();
+            (1..=FEW).find_map(|many| newest().find(|id| goes(id, places.len(), many)).copied())
+        };
+        let id = std::iter::from_fn(|| long.pop()).find_map(|(.., places)| of(places))?;
         self.vacate(id);
         Some(self.forget(id))
     }

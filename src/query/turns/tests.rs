@@ -1,6 +1,9 @@
 //! In what order reads have their turns, who is told, and that nothing is left of those who have gone.
 
+use std::collections::VecDeque;
+
 use futures_util::FutureExt;
+use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::json;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
@@ -274,7 +277,7 @@ fn nothing_is_read_for_who_has_gone_and_nothing_left_of_him() {
         let same = [ask(&lines, &who, 1), ask(&lines, &Who::Nobody, 1)];
         drop(own);
         let state = lines.0.lock();
-        let ring: Vec<_> = state.ring.iter().collect();
+        let ring: Vec<_> = state.ring.values().collect();
         assert_eq!(ring, [&who, &Who::Nobody]);
         assert_eq!(state.wanted.len(), 2, "{number}");
         drop(state);
@@ -308,4 +311,61 @@ async fn the_turns_end_with_those_who_ask_and_the_other_way_about() {
     drop(turns);
     let (reply, _told) = oneshot::channel();
     assert!(one.ask(Who::Nobody, read(0), reply).is_err());
+}
+
+/// Every read that waits stands in the lines of all who want it, and nowhere else is anything.
+fn is_consistent(lines: &Lines) {
+    let state = lines.0.lock();
+    let waiting = state.wanted.iter().filter(|(_, wanted)| !wanted.is_called);
+    let mut places = 0;
+    for (id, wanted) in waiting {
+        let mut askers = 0;
+        for (who, place) in &wanted.by {
+            assert_eq!(state.lines[who].places[&place.at], *id);
+            askers += place.askers;
+            places += 1;
+        }
+        assert!(askers > 0 && askers == wanted.askers.len());
+    }
+    let standing = state.lines.values().map(|line| line.places.len());
+    assert_eq!(standing.sum::<usize>(), places);
+    let waits = state
+        .lines
+        .iter()
+        .filter(|(_, line)| !line.places.is_empty());
+    let waits: BTreeMap<_, _> = waits.map(|(who, line)| (line.at, who.clone())).collect();
+    assert_eq!(waits, state.ring);
+    let running = state.lines.values().map(|line| line.running);
+    assert_eq!(running.sum::<usize>(), state.running);
+    assert!(state.lines.values().all(|line| !line.is_over()));
+    assert_eq!(state.ids.len(), state.wanted.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn whatever_comes_and_goes_all_stand_where_they_belong(
+        steps in vec((0..8_u8, 0..5_u32, 0..12_u32, any::<Index>()), 1..200),
+    ) {
+        let (lines, mut turns) = lines(6, 3);
+        let (mut waiting, mut running) = (Vec::new(), Vec::new());
+        for (step, who, page, of) in steps {
+            match step {
+                0..=3 => waiting.push(ask(&lines, &asker(&who.to_string()), page)),
+                4 | 5 if !waiting.is_empty() => drop(waiting.swap_remove(of.index(waiting.len()))),
+                6 if !running.is_empty() => drop(running.swap_remove(of.index(running.len()))),
+                _ => running.extend(next(&mut turns).map(|mut turn| {
+                    // Not all begin at once.
+                    if page % 2 == 0 {
+                        turn.begin();
+                    }
+                    turn
+                })),
+            }
+            is_consistent(&lines);
+        }
+        drop((waiting, running));
+        assert!(is_empty(&lines));
+    }
 }
