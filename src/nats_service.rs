@@ -11,6 +11,7 @@ use async_nats::{
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Map, Value as Json};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -77,7 +78,7 @@ async fn serve(
             tracing::warn!("a query was not answered: its reply subject is one of our own");
             continue;
         }
-        let place = match gateway.queries.admit() {
+        let unread = match gateway.queries.admit_unread() {
             Ok(place) => place,
             Err(failure) => {
                 // Here and not beside the others, so that refusals cannot pile up either.
@@ -87,17 +88,17 @@ async fn serve(
         };
         let gateway = gateway.clone();
         tokio::spawn(async move {
-            let _place = place;
             let topic = request.message.subject.rsplit('.').next().unwrap_or("");
             let asker = asker(&gateway, request.message.headers.as_ref()).await;
             // The address of who asks is not known here, and nobody in particular is who may ask at all.
             let share = asker.and_then(|asker| {
                 gateway.keep_pace(&asker, None)?;
-                Ok((gateway.share(&asker)?, asker))
+                Ok((gateway.share(Asker::of(&asker, None).as_ref())?, asker))
             });
             let answered = match share {
                 Ok((_share, asker)) => {
-                    answer(&gateway, topic, (&asker, &request.message.payload)).await
+                    let body = &request.message.payload;
+                    answer(&gateway, topic, (&asker, body), unread).await
                 }
                 Err(failure) => Err(failure),
             };
@@ -146,6 +147,7 @@ async fn answer(
     gateway: &Gateway,
     topic: &str,
     (asker, body): (&Identity, &[u8]),
+    unread: OwnedSemaphorePermit,
 ) -> Result<String, Failure> {
     let config = &gateway.config;
     if body.len() > config.max_message_bytes {
@@ -165,6 +167,8 @@ async fn answer(
     asked.insert("type".into(), Json::from(&*topic.name));
     match Request::of(&asked, &config.json)? {
         Request::Query { select, .. } => {
+            let _place = gateway.queries.admit(&topic, &select)?;
+            drop(unread);
             gateway.frame(Asker::of(asker, None), &topic, &select).await
         }
         _ => Err(ErrorCode::BadParam.into()),

@@ -8,17 +8,19 @@
 mod descriptions;
 mod first_pages;
 mod marks;
+mod requests;
 mod shared;
 mod turns;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use descriptions::Descriptions;
 use first_pages::FirstPages;
 use marks::SETTLE_SLOW;
 pub use marks::{Marks, SETTLE};
+use requests::Requests;
 use shared::{Key, Shared};
 use turns::{Closed, Lines, Standing, Turn, Turns, Who};
 
@@ -40,6 +42,9 @@ const RETRY_AFTER_MS: u32 = 250;
 /// How much longer than the store's own timeout an answer is waited for.
 const SLACK: Duration = Duration::from_millis(500);
 
+/// How long who has not asked for a page waits for the gateway's turn to read it.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// How much may be asked.
 #[derive(Debug, Clone, Copy)]
 pub struct QueryLimits {
@@ -47,7 +52,7 @@ pub struct QueryLimits {
     pub timeout: Duration,
     /// Reads of all who ask that wait for their turn; the next is refused with 429.
     pub waiting: usize,
-    /// Queries without a socket under way at once; the next is refused with 429.
+    /// Queries without a socket under way at once, and as many for rows by their key; the next is refused with 429.
     pub requests: usize,
     /// Reads that the store runs at once.
     pub connections: usize,
@@ -66,7 +71,7 @@ struct Inner {
     first_pages: FirstPages,
     marks: Marks,
     timeout: Duration,
-    requests: Arc<Semaphore>,
+    requests: Requests,
     metrics: Metrics,
 }
 
@@ -107,7 +112,7 @@ pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
         first_pages: first_pages.clone(),
         marks: marks.clone(),
         timeout: limits.timeout + SETTLE_SLOW + SLACK,
-        requests: Arc::new(Semaphore::new(limits.requests)),
+        requests: Requests::new(limits.requests),
         metrics,
     }));
     (
@@ -172,14 +177,15 @@ async fn serve_in_turns(reader: &Arc<Reader<impl Store>>, mut turns: Turns) {
     }
 }
 
-/// Whether a read is the first page of a table as it is when nothing more is asked for.
-fn is_first_page(topic: &Topic, select: &Select) -> bool {
-    is_table(topic) && matches!(select, Select::Page(params) if *params == Params::default())
+/// Whether a read is the first page of a topic as it is when nothing more is asked for.
+fn is_first_page(select: &Select) -> bool {
+    matches!(select, Select::Page(params) if *params == Params::default())
 }
 
-fn is_table(topic: &Topic) -> bool {
+/// Whether a read is a row of a table by its key, which an index leads to.
+fn is_row(topic: &Topic, select: &Select) -> bool {
     let base = topic.view.as_ref().map(|view| &view.base);
-    matches!(base, Some(Base::Table(_)))
+    matches!((base, select), (Some(Base::Table(_)), Select::Id(_)))
 }
 
 /// What a read is done with.
@@ -221,7 +227,7 @@ impl<S: Store> Reader<S> {
             .snapshot(topic.clone(), key.select().clone())
             .await;
         self.metrics.query(outcome(&found));
-        if is_first_page(topic, key.select()) {
+        if is_first_page(key.select()) {
             match &found {
                 Ok(snapshot) => self.first_pages.took(&topic.name, Some(snapshot.took)),
                 Err(StoreError::Timeout) => self.first_pages.took(&topic.name, None),
@@ -291,10 +297,26 @@ impl Queries {
     ) -> Result<Arc<Snapshot>, Failure> {
         let key = Key::of(&topic, select, true);
         let who = asker.map_or(Who::Nobody, Who::Asker);
-        self.ask(who, Read { key, topic }).await
+        self.ask(who, Read { key, topic }, Some(self.0.timeout))
+            .await
     }
 
-    /// As [`Self::snapshot`], of the gateway's own accord, which need not know the place in the stream.
+    /// As [`Self::snapshot`], the first page of a topic of which everybody sees the same, for somebody who has
+    /// not asked for it: in the gateway's line, and it is given up early where that does not come.
+    ///
+    /// # Errors
+    /// The [`Failure`] why it is not read.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the answer is thrown away.
+    pub async fn fresh_page(&self, topic: Arc<Topic>) -> Result<Arc<Snapshot>, Failure> {
+        let key = Key::of(&topic, Select::Page(Params::default()), true);
+        self.ask(Who::Gateway, Read { key, topic }, Some(PATIENCE))
+            .await
+    }
+
+    /// As [`Self::snapshot`], of the gateway's own accord, which need not know the place in the stream, and waits for
+    /// its turn however long that takes.
     ///
     /// # Errors
     /// The [`Failure`] to answer with.
@@ -307,43 +329,59 @@ impl Queries {
         select: Select,
     ) -> Result<Arc<Snapshot>, Failure> {
         let key = Key::of(&topic, select, false);
-        self.ask(Who::Gateway, Read { key, topic }).await
+        self.ask(Who::Gateway, Read { key, topic }, None).await
     }
 
-    async fn ask(&self, who: Who, read: Read) -> Result<Arc<Snapshot>, Failure> {
+    /// Has it read; where it waits for a turn, for so long.
+    async fn ask(
+        &self,
+        who: Who,
+        read: Read,
+        patience: Option<Duration>,
+    ) -> Result<Arc<Snapshot>, Failure> {
         let (reply, answer) = oneshot::channel();
         let shared = &self.0.shared;
-        let mut standing = None;
         if self.is_long(&read.topic, read.key.select()) {
-            standing = self.line_up(who, read, reply);
-        } else if shared.join(&read.key, reply) {
+            let standing = self.line_up(who, read, reply);
+            return self.told(answer, standing, patience).await;
+        }
+        if shared.join(&read.key, reply) {
             let key = read.key.clone();
             if let Err(failure) = self.send(Ask::Read(read)) {
                 shared.refuse(&key, &failure);
             }
         }
-        self.told(answer, standing.as_ref()).await
+        self.answer(answer).await?
     }
 
     /// Whether a read may take long: nothing is known of what scans a table, or sorts it, or is the operator's own
     /// query, nor of a first page before one was read.
     fn is_long(&self, topic: &Topic, select: &Select) -> bool {
-        let is_row = is_table(topic) && matches!(select, Select::Id(_));
         let is_quick = || self.0.first_pages.are_quick(&topic.name);
-        !(is_row || is_first_page(topic, select) && is_quick())
+        !(is_row(topic, select) || is_first_page(select) && is_quick())
     }
 
-    /// Waits for a read: for its turn, if it stands in a line, and as long once more for its end. So what is read is
-    /// also answered, however long the lines are.
+    /// Waits for a read: for its turn, and from then on as for every other. So what is read is also answered, however
+    /// long the lines are.
     async fn told(
         &self,
         mut answer: oneshot::Receiver<Result<Arc<Snapshot>, Failure>>,
-        standing: Option<&Standing>,
+        standing: Option<Standing>,
+        patience: Option<Duration>,
     ) -> Result<Arc<Snapshot>, Failure> {
-        match tokio::time::timeout(self.0.timeout, &mut answer).await {
-            Ok(answered) => answered.map_err(|_| ErrorCode::Internal)?,
-            Err(_) if standing.is_some_and(Standing::is_called) => self.answer(answer).await?,
-            Err(_) => Err(ErrorCode::QueryTimeout.into()),
+        let turn = async {
+            match patience {
+                Some(patience) => tokio::time::timeout(patience, &mut answer).await.ok(),
+                None => Some((&mut answer).await),
+            }
+        };
+        match (turn.await, standing) {
+            (Some(answered), _) => answered.map_err(|_| ErrorCode::Internal)?,
+            (None, Some(standing)) if !standing.is_called() => {
+                standing.give_up();
+                Err(ErrorCode::QueryTimeout.into())
+            }
+            (None, _standing) => self.answer(answer).await?,
         }
     }
 
@@ -377,15 +415,6 @@ impl Queries {
     /// Where the answers to this gateway's marks are to be told.
     pub fn marks(&self) -> &Marks {
         &self.0.marks
-    }
-
-    /// Takes a place among the queries without a socket, which no socket's own limits hold.
-    ///
-    /// # Errors
-    /// [`ErrorCode::TooManyRequests`] where all places are taken.
-    pub fn admit(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        let place = self.0.requests.clone().try_acquire_owned();
-        place.map_err(|_| self.refuse("requests"))
     }
 
     fn send(&self, ask: Ask) -> Result<(), Failure> {

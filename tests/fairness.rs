@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use serde_json::{Value as Json, json};
 use tokio::{
     net::TcpSocket,
+    task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 
@@ -203,16 +204,12 @@ async fn first_pages_that_are_slow_do_not_hold_up_others() {
     tables += "INSERT INTO t VALUES (1)";
     let stack = Stack::with(&config, &tables, 1, "query_timeout_ms = 20000");
     let server = &stack.gateways[0];
-    let socket = async |sub: &str| {
-        let claims = json!({ "sub": sub, "exp": issuer::now() + 600 });
-        opened(server, &[("token", &issuer::hs256(&claims))]).await
-    };
     // As long as tables are locked nobody reads them.
     let lock = format!("BEGIN; LOCK {} IN ACCESS EXCLUSIVE MODE", LARGE.join(", "));
     stack.database.sql(&lock);
     let mut greedy = Vec::new();
     for topics in LARGE.chunks(2) {
-        let mut socket = socket("greedy").await;
+        let mut socket = known(server, "greedy").await;
         for (rid, topic) in topics.iter().enumerate() {
             socket.send(json!({ "type": topic, "rid": rid })).await;
         }
@@ -220,7 +217,7 @@ async fn first_pages_that_are_slow_do_not_hold_up_others() {
         socket.ask(json!({ "type": "sys:ping", "rid": 9 })).await;
         greedy.push(socket);
     }
-    let mut modest = socket("modest").await;
+    let mut modest = known(server, "modest").await;
     let row = json!({ "type": "t", "rid": 1, "id": 1 });
     for ask in [row, json!({ "type": "t", "rid": 1 })] {
         let asked = Instant::now();
@@ -229,6 +226,92 @@ async fn first_pages_that_are_slow_do_not_hold_up_others() {
         assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
     }
     stack.database.sql("ROLLBACK");
+}
+
+/// A gateway with so many connections, and identities of whom each always waits for what is too slow.
+async fn besieged(connections: usize, greedy: usize) -> (Stack, JoinSet<()>) {
+    let config = format!(
+        "[auth]
+key = \"{SECRET}\"
+[[topics]]
+type = \"t\"
+table = \"t\"
+push = \"row\"
+[[topics]]
+type = \"slow\"
+query = \"SELECT 1 AS id, pg_sleep(20)::text AS slept\"
+watch = [\"nothing\"]
+key = [\"id\"]
+"
+    );
+    let tables = "CREATE TABLE nothing (id int PRIMARY KEY);
+                  CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 0), (2, 0);";
+    let limits = format!("query_timeout_ms = 1000\nread_connections = {connections}");
+    let stack = Stack::with(&config, tables, 1, &limits);
+    let mut besieging = JoinSet::new();
+    for number in 0..greedy {
+        let mut socket = known(&stack.gateways[0], &format!("greedy {number}")).await;
+        let mut page = 1000 * number;
+        let mut more = move || {
+            page += 1;
+            json!({ "type": "slow", "rid": page, "params": { "page": page, "size": 1 } })
+        };
+        for _ in 0..4 {
+            socket.send(more()).await;
+        }
+        besieging.spawn(async move {
+            loop {
+                socket
+                    .next_where("a reply", |frame| !frame["rid"].is_null())
+                    .await;
+                socket.send(more()).await;
+            }
+        });
+    }
+    (stack, besieging)
+}
+
+/// A socket of somebody.
+async fn known(server: &Server, sub: &str) -> Socket {
+    let claims = json!({ "sub": sub, "exp": issuer::now() + 600 });
+    opened(server, &[("token", &issuer::hs256(&claims))]).await
+}
+
+/// How many of so many filters that somebody asks for, one after the other, are answered and not too late.
+async fn answered(server: &Server, asks: usize) -> usize {
+    let mut modest = known(server, "modest").await;
+    let mut answered = 0;
+    for rid in 0..asks {
+        let params = json!({ "filter": { "n": 0 }, "order": "id desc" });
+        let reply = modest.ask(json!({ "type": "t", "rid": rid, "params": params }));
+        let reply = reply.await;
+        match reply["error"].as_str() {
+            None => assert_eq!(reply["data"][0]["id"], 2, "{reply}"),
+            Some(error) => assert_eq!(error, "query_timeout", "{reply}"),
+        }
+        answered += usize::from(reply["error"].is_null());
+    }
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_while_others_have_all_places_has_the_next() {
+    let asked = async |connections, greedy| {
+        let (stack, _besieging) = besieged(connections, greedy).await;
+        answered(&stack.gateways[0], 12).await
+    };
+    let asked = join_all([asked(2, 1), asked(4, 3)]).await;
+    assert!(
+        asked.iter().all(|answered| *answered >= 10),
+        "{asked:?} of 12"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_in_vain_and_asks_again_has_his_turn_however_many_want_more() {
+    let (stack, _besieging) = besieged(4, 9).await;
+    let answered = answered(&stack.gateways[0], 12).await;
+    assert!(answered >= 3, "{answered} of 12");
 }
 
 #[tokio::test(flavor = "multi_thread")]

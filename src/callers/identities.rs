@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use super::{Address, Asker};
 use crate::identity::Identity;
 
 /// The connections of all identities. Cloning shares it.
@@ -18,11 +19,13 @@ struct Inner {
     present: Mutex<HashMap<Name, usize>>,
 }
 
-/// By what somebody is counted: a subject and a token's id that are alike are two.
+/// By what somebody is counted: a subject and a token's id that are alike are two. By his address only where nothing
+/// is known of him but that.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Name {
     Subject(Arc<str>),
     TokenId(Arc<str>),
+    Address(Address),
 }
 
 /// One connection of an identity, until dropped. Of who is not counted it is nothing.
@@ -54,7 +57,19 @@ impl Identities {
     /// # Errors
     /// [`Crowded`]; whoever refuses the connection for that counts it.
     pub fn admit(&self, identity: &Identity) -> Result<Share, Crowded> {
-        let Some(name) = Name::of(identity) else {
+        self.count(Name::of(identity))
+    }
+
+    /// Counts something of somebody else's who asks: by his address where he has no name.
+    ///
+    /// # Errors
+    /// [`Crowded`]; whoever refuses it for that counts it.
+    pub fn admit_asker(&self, asker: Option<&Asker>) -> Result<Share, Crowded> {
+        self.count(asker.map(|asker| asker.0.clone()))
+    }
+
+    fn count(&self, name: Option<Name>) -> Result<Share, Crowded> {
+        let Some(name) = name else {
             return Ok(Share::default());
         };
         let inner = &self.0;

@@ -99,13 +99,13 @@ pub async fn query(
         Ok(select) => select,
         Err(failure) => return edge.refuse(failure).into_response(),
     };
-    let place = edge.gateway.queries.admit();
-    let share = edge.gateway.share(&identity);
+    let asker = Asker::of(&identity, whence.map(|Extension(from)| from.0));
+    let place = edge.gateway.queries.admit(&topic, &select);
+    let share = edge.gateway.share(asker.as_ref());
     let place = match place.and_then(|place| Ok((place, share?))) {
         Ok(place) => place,
         Err(failure) => return edge.refuse(failure).into_response(),
     };
-    let asker = Asker::of(&identity, whence.map(|Extension(from)| from.0));
     match edge.gateway.frame(asker, &topic, &select).await {
         Ok(frame) => {
             let mut response = answer::ok(frame);

@@ -5,8 +5,8 @@
 use std::{
     collections::HashMap,
     fmt::{self, Write},
-    hash::{Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    hash::{BuildHasher, Hash, Hasher, RandomState},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,6 +28,8 @@ pub struct Key(Arc<Asked>);
 
 #[derive(Debug)]
 struct Asked {
+    /// Of all the rest, which may be long.
+    hash: u64,
     topic: Arc<str>,
     seen: Option<Seen>,
     select: Select,
@@ -65,7 +67,9 @@ struct Reads {
 impl Key {
     /// The key of a read; `placed` says whether its place in the stream is asked for.
     pub fn of(topic: &Topic, select: Select, placed: bool) -> Self {
-        Self(Arc::new(Asked {
+        static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let mut asked = Asked {
+            hash: 0,
             topic: topic.name.clone(),
             seen: topic.view.as_ref().map(|view| Seen {
                 columns: view.columns.clone(),
@@ -73,7 +77,9 @@ impl Key {
             }),
             select,
             placed,
-        }))
+        };
+        asked.hash = STATE.hash_one(&asked);
+        Self(Arc::new(asked))
     }
 
     /// What is selected.
@@ -101,7 +107,8 @@ impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         let (one, another) = (&*self.0, &*other.0);
         Arc::ptr_eq(&self.0, &other.0)
-            || (one.topic == another.topic
+            || (one.hash == another.hash
+                && one.topic == another.topic
                 && one.seen == another.seen
                 && one.placed == another.placed
                 && is_same(&one.select, &another.select))
@@ -126,12 +133,19 @@ fn is_same(one: &Select, another: &Select) -> bool {
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Asked {
+        self.0.hash.hash(state);
+    }
+}
+
+impl Hash for Asked {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            hash: _,
             topic,
             seen,
             select,
             placed,
-        } = &*self.0;
+        } = self;
         (topic, seen, placed).hash(state);
         match select {
             // What is asked for most often costs least.
@@ -211,12 +225,8 @@ mod tests {
     };
 
     fn key() -> Key {
-        Key(Arc::new(Asked {
-            topic: "t".into(),
-            seen: None,
-            select: Select::Page(Params::default()),
-            placed: true,
-        }))
+        let topic = Topic::resolve(&serde_json::from_str(r#"{"type":"t"}"#).unwrap(), None);
+        Key::of(&topic.unwrap(), Select::Page(Params::default()), true)
     }
 
     /// Somebody who joins the next read, and goes on waiting; returns whether he must see to it.

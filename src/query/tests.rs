@@ -21,7 +21,7 @@ struct Paced;
 impl Store for Paced {
     async fn snapshot(&self, topic: Arc<Topic>, select: Select) -> Result<Snapshot, StoreError> {
         let is_row = matches!(select, Select::Id(_));
-        match (&*topic.name, is_row || is_first_page(&topic, &select)) {
+        match (&*topic.name, is_row || is_first_page(&select)) {
             (_, false) => pending().await,
             ("late", _) if !is_row => Err(StoreError::Timeout),
             (name, _) => Ok(Snapshot {

@@ -29,8 +29,8 @@ impl Gateway {
     /// # Errors
     /// [`ErrorCode::TooManyRequests`](crate::protocol::ErrorCode::TooManyRequests) where that many of his
     /// are under way.
-    pub fn share(&self, identity: &Identity) -> Result<Share, Failure> {
-        let share = self.askers.admit(identity);
+    pub fn share(&self, asker: Option<&Asker>) -> Result<Share, Failure> {
+        let share = self.askers.admit_asker(asker);
         share.map_err(|Crowded| self.queries.refuse("asker"))
     }
 

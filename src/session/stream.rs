@@ -71,9 +71,11 @@ impl Session {
                 if ask.tries > 0 {
                     tokio::time::sleep(pause(ask.tries)).await;
                 }
-                let found = queries
-                    .snapshot(asker, ask.topic.clone(), ask.select.clone())
-                    .await;
+                let topic = ask.topic.clone();
+                let found = match ask.fresh_page {
+                    true => queries.fresh_page(topic).await,
+                    false => queries.snapshot(asker, topic, ask.select.clone()).await,
+                };
                 (ask, found)
             }));
         }

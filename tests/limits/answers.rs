@@ -55,12 +55,12 @@ async fn who_takes_nothing_of_an_answer_is_cut_off_and_his_place_is_free_again()
         for _ in 0..2 {
             clients.push(unread(&server, "/api/query/big?all=true").await);
         }
-        (server.get("/api/query/big?id=1").await.0 == 429).then_some(clients)
+        (server.get("/api/query/big?size=1").await.0 == 429).then_some(clients)
     })
     .await;
     alone(&server).await;
     assert!(counted(&server, "answers").await >= 2);
-    assert_eq!(server.get("/api/query/big?id=1").await.0, 200);
+    assert_eq!(server.get("/api/query/big?size=1").await.0, 200);
     drop(clients);
 }
 

@@ -82,7 +82,7 @@ async fn while_all_places_are_taken_everybody_is_told_to_come_again_and_a_socket
         held.push(unread(&server, "/api/query/big?all=true").await);
     }
     for asked in 1..=10 {
-        let (code, answer) = server.get("/api/query/big?id=1").await;
+        let (code, answer) = server.get("/api/query/big?size=1").await;
         assert_eq!(
             (code, &answer["error"]),
             (429, &json!("too_many_requests")),
@@ -90,7 +90,8 @@ async fn while_all_places_are_taken_everybody_is_told_to_come_again_and_a_socket
         );
         assert_eq!(counted(&server, "requests").await, asked);
     }
-    // A socket has its own bounds.
+    // Rows by their key have their own places, and a socket its own bounds.
+    assert_eq!(server.get("/api/query/big?id=1").await.0, 200);
     let mut socket = server.socket("").await;
     let answer = socket
         .ask(json!({ "type": "big", "rid": 1, "id": 1 }))
@@ -98,7 +99,7 @@ async fn while_all_places_are_taken_everybody_is_told_to_come_again_and_a_socket
     assert_eq!(answer["data"][0]["id"], 1, "{answer}");
     held.pop();
     wait_until("a place", async || {
-        (server.get("/api/query/big?id=1").await.0 == 200).then_some(())
+        (server.get("/api/query/big?size=1").await.0 == 200).then_some(())
     })
     .await;
 }

@@ -1,6 +1,6 @@
 //! In what order reads have their turns, who is told, and that nothing is left of those who have gone.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use futures_util::FutureExt;
 use proptest::{collection::vec, prelude::*, sample::Index};
@@ -31,7 +31,7 @@ impl Waits {
     }
 }
 
-fn asker(sub: &str) -> Who {
+pub fn asker(sub: &str) -> Who {
     let claims = json!({ "sub": sub });
     let identity = Identity::new(claims.as_object().unwrap().clone(), None);
     Who::Asker(Asker::of(&identity, None).unwrap())
@@ -164,6 +164,73 @@ fn who_asks_again_has_his_turn_however_many_come_who_are_new_or_go_or_want_the_s
 }
 
 #[test]
+fn who_comes_while_reads_run_goes_before_those_whose_reads_they_are() {
+    for places in 1..=4 {
+        let (lines, mut turns) = lines(100, places as usize);
+        // Nearly twice as many who want more than there are places.
+        let greedy: Vec<_> = (0..2 * places - 1)
+            .map(|one| asker(&one.to_string()))
+            .collect();
+        let mut more = Vec::new();
+        for (number, who) in (0..).zip(&greedy) {
+            more.extend(put(&lines, who, 1000 * number..1000 * number + 20));
+        }
+        let mut running: VecDeque<_> = std::iter::from_fn(|| next(&mut turns)).collect();
+        let mut end_one = || {
+            let ended = end(running.pop_front().unwrap()).0;
+            running.extend(std::iter::from_fn(|| next(&mut turns)));
+            ended
+        };
+        for round in 90_000..90_010 {
+            let one = ask(&lines, &asker("one"), round);
+            let is_called = || one.standing.as_ref().unwrap().is_called();
+            // As many ends as there are places are one read's time.
+            let ends = (0..places).find(|_| {
+                end_one();
+                is_called()
+            });
+            assert!(ends.is_some(), "round {round} of {places} places");
+            while end_one() != round {}
+        }
+    }
+}
+
+#[test]
+fn who_has_waited_in_vain_and_asks_again_has_the_turn_that_he_would_have_had() {
+    let (lines, mut turns) = lines(100, 1);
+    let mut others = put(&lines, &asker("running"), [0]);
+    let running = next(&mut turns).unwrap();
+    others.extend(put(&lines, &asker("before"), [1]));
+    for page in 10..15 {
+        let Waits { standing, .. } = ask(&lines, &asker("in vain"), page);
+        standing.unwrap().give_up();
+        others.push(ask(&lines, &asker(&format!("behind {page}")), page + 100));
+    }
+    let _again = put(&lines, &asker("in vain"), [2, 3]);
+    end(running);
+    let order = all(&mut turns);
+    assert_eq!(order[..2], [1, 2]);
+    // It was one turn.
+    assert_eq!(order.last(), Some(&3));
+}
+
+#[test]
+fn who_is_read_for_does_not_keep_a_turn_besides() {
+    let (lines, mut turns) = lines(100, 4);
+    let greedy = put(&lines, &asker("greedy"), [0, 1, 2]);
+    let running: Vec<_> = std::iter::from_fn(|| next(&mut turns)).collect();
+    let [_, _, third] = greedy.try_into().ok().unwrap();
+    third.standing.unwrap().give_up();
+    let others = ["one", "two", "three"].map(|sub| put(&lines, &asker(sub), [10, 11, 12]));
+    for turn in running {
+        end(turn);
+    }
+    let _again = put(&lines, &asker("greedy"), [5]);
+    assert_eq!(all(&mut turns), [10, 11, 12, 5]);
+    drop(others);
+}
+
+#[test]
 fn nobody_has_all_places_at_once() {
     for (places, of_one) in [(1, 1), (2, 1), (3, 2), (7, 4)] {
         for greedy in [asker("greedy"), Who::Gateway, Who::Nobody] {
@@ -184,13 +251,12 @@ fn what_several_want_is_read_once_when_the_first_of_them_has_his_turn() {
     let (lines, mut turns) = lines(100, 1);
     let _greedy = put(&lines, &asker("greedy"), 0..6);
     let running = next(&mut turns).unwrap();
-    // One after the other, as pages do: neither waits behind what is before it elsewhere.
+    // As pages do: neither waits behind what is before it elsewhere.
     let _modest = put(&lines, &asker("modest"), [5, 4]);
     let _nobody = ask(&lines, &Who::Nobody, 5);
     end(running);
-    assert_eq!(end(next(&mut turns).unwrap()), (1, 1));
     assert_eq!(end(next(&mut turns).unwrap()), (5, 3));
-    assert_eq!(all(&mut turns), [2, 4, 3]);
+    assert_eq!(all(&mut turns), [1, 4, 2, 3]);
 }
 
 #[test]
@@ -335,6 +401,12 @@ fn is_consistent(lines: &Lines) {
         .filter(|(_, line)| !line.places.is_empty());
     let waits: BTreeMap<_, _> = waits.map(|(who, line)| (line.at, who.clone())).collect();
     assert_eq!(waits, state.ring);
+    let lengths = state
+        .lines
+        .values()
+        .map(|line| (line.places.len(), line.id));
+    let lengths: BTreeSet<_> = lengths.filter(|(length, _)| *length > 0).collect();
+    assert!(lengths.iter().eq(state.lengths.keys()));
     let running = state.lines.values().map(|line| line.running);
     assert_eq!(running.sum::<usize>(), state.running);
     assert!(state.lines.values().all(|line| !line.is_over()));
@@ -352,7 +424,11 @@ proptest! {
         let (mut waiting, mut running) = (Vec::new(), Vec::new());
         for (step, who, page, of) in steps {
             match step {
-                0..=3 => waiting.push(ask(&lines, &asker(&who.to_string()), page)),
+                0..=2 => waiting.push(ask(&lines, &asker(&who.to_string()), page)),
+                3 if !waiting.is_empty() => {
+                    let Waits { standing, .. } = waiting.swap_remove(of.index(waiting.len()));
+                    standing.into_iter().for_each(Standing::give_up);
+                }
                 4 | 5 if !waiting.is_empty() => drop(waiting.swap_remove(of.index(waiting.len()))),
                 6 if !running.is_empty() => drop(running.swap_remove(of.index(running.len()))),
                 _ => running.extend(next(&mut turns).map(|mut turn| {
