@@ -357,7 +357,7 @@ fn publishes(user: &str) -> &'static [&'static str] {
             "$JS.API.CONSUMER.CREATE.ROWCAST.c",
             "$JS.API.CONSUMER.MSG.NEXT.ROWCAST.c",
             "$JS.API.STREAM.INFO.ROWCAST_DLQ",
-            "$JS.API.DIRECT.GET.ROWCAST_DLQ",
+            "$JS.API.STREAM.MSG.GET.ROWCAST_DLQ",
             "$JS.API.STREAM.INFO.ROWCAST_REVOKED",
             "$JS.API.CONSUMER.CREATE.ROWCAST_REVOKED.c",
             "$JS.API.CONSUMER.MSG.NEXT.ROWCAST_REVOKED.c",

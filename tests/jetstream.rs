@@ -2,6 +2,8 @@
 //! or is told nonsense. What every bus promises is in bus_contract.rs.
 
 mod headers;
+mod inboxes;
+mod letters;
 
 use std::{
     collections::HashSet,
@@ -653,6 +655,7 @@ async fn every_part_does_with_its_permissions() {
         "rowcast.change.t",
         "$JS.API.STREAM.INFO.ROWCAST_DLQ",
         "$JS.API.DIRECT.GET.ROWCAST_DLQ",
+        "$JS.API.STREAM.MSG.GET.ROWCAST_DLQ",
         "rowcast.dlq.t",
         "$JS.API.STREAM.MSG.GET.ROWCAST",
         "$JS.API.DIRECT.GET.ROWCAST",

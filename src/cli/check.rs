@@ -214,16 +214,34 @@ async fn nats(config: &Config, servers: &Servers) -> Vec<Finding> {
                 .to_owned(),
         ),
     });
-    if begun && config.auth.judges() {
-        findings.push(revocations(config, &bus).await);
+    if !begun {
+        return findings;
+    }
+    let denied = "give a gateway's user that permission, and its account the import, as nats/server.conf does";
+    if let Err(err) = bus.may_read_dead_letters().await {
+        findings.push(Finding::Warning(format!(
+            "bus: no gateway can show dead letters as this user: {err}; {denied}"
+        )));
+    }
+    if config.auth.judges() {
+        let (finding, kept) = revocations(config, &bus).await;
+        findings.push(finding);
+        if kept && let Err(err) = bus.may_read_revocations().await {
+            findings.push(Finding::Warning(format!(
+                "bus: a gateway with this user stops at a revocation whose headers cannot be read, and one that \
+                 starts knows of none after it: {err}; {denied}"
+            )));
+        }
     }
     findings
 }
 
-/// Whether a gateway that starts knows what was revoked before.
-async fn revocations(config: &Config, bus: &JetStreamBus) -> Finding {
+/// Whether a gateway that starts knows what was revoked before; and whether there is a stream from which it may.
+async fn revocations(config: &Config, bus: &JetStreamBus) -> (Finding, bool) {
     let wanted = config.auth.keep_revoked;
-    match bus.keeps_revocations().await {
+    let found = bus.keeps_revocations().await;
+    let kept = found.is_ok();
+    let finding = match found {
         Ok(Some(kept)) if kept < wanted => Finding::Warning(format!(
             "bus: revocations are kept for {} ms, and auth.keep_revoked_ms is {}; give the producer \
              the same configuration",
@@ -236,7 +254,8 @@ async fn revocations(config: &Config, bus: &JetStreamBus) -> Finding {
              {err}; `rowcast produce` of this version makes the stream, and nats/server.conf has who must \
              be let read it"
         )),
-    }
+    };
+    (finding, kept)
 }
 
 fn no_bus(err: &impl std::fmt::Display) -> Finding {

@@ -137,6 +137,8 @@ async fn a_gateway_that_is_started_again_knows_what_the_operator_has_revoked() {
     let checked = site.run("gateway", &["check"]);
     let said = "bus: revocations are kept\n";
     assert!(checked.stdout.contains(said), "{}", checked.stdout);
+    let warned = checked.stdout.contains("warning bus");
+    assert!(!warned, "{}", checked.stdout);
     assert!(!gateway.log().contains("may not"), "{}", gateway.log());
     assert!(!producer.log().contains("may not"), "{}", producer.log());
 }
@@ -274,4 +276,85 @@ async fn without_the_permission_to_read_such_a_one_those_before_it_hold_and_it_i
     says(|| gateway.log(), "revocations are not kept").await;
     assert_eq!(status(&gateway, &token("ann")).await, 401);
     assert_eq!(status(&gateway, &token("cid")).await, 200);
+}
+
+/// A producer needs none of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_names_the_permissions_that_a_gateway_lacks_to_read_messages_by_themselves() {
+    let streams = ["ROWCAST_REVOKED", "ROWCAST_DLQ"];
+    let gets = streams.map(|stream| format!("\"$JS.API.STREAM.MSG.GET.{stream}\""));
+    let (nats, _folder) = without(&[&gets[0], &gets[1]]);
+    let site = guarded(nats);
+    let producer = site.producer();
+    ready(&producer).await;
+    let lines = |text: &str| -> Vec<String> {
+        let warnings = text.lines().filter(|line| line.starts_with("warning bus"));
+        warnings.map(str::to_owned).collect()
+    };
+    let checked = site.run("gateway", &["check"]);
+    let warned = lines(&checked.stdout);
+    for get in &gets {
+        let named = format!("may not publish to {get}");
+        let one = warned.iter().find(|line| line.contains(&named));
+        let one = one.unwrap_or_else(|| panic!("{named}: {}", checked.stdout));
+        assert!(
+            one.contains("give a gateway's user that permission"),
+            "{one}"
+        );
+    }
+    assert_eq!((warned.len(), checked.code), (2, 0), "{}", checked.stdout);
+    let checked = site.run("producer", &["check"]);
+    assert_eq!(lines(&checked.stdout), [""; 0], "{}", checked.stdout);
+    // Each by itself, and the import without the permission.
+    let import = format!(
+        "{{ service: {{ account: ROWCAST, subject: {} }} }}",
+        gets[0]
+    );
+    let (nats, _folder) = without(&[&import]);
+    let site = Site { nats, ..site };
+    drop(producer);
+    let producer = site.producer();
+    ready(&producer).await;
+    let checked = site.run("gateway", &["check"]);
+    let warned = lines(&checked.stdout);
+    assert_eq!(warned.len(), 1, "{}", checked.stdout);
+    assert!(
+        warned[0].contains("whose headers cannot be read"),
+        "{}",
+        checked.stdout
+    );
+}
+
+/// As in one account for all, where somebody may delete.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hole_before_a_revocation_whose_headers_cannot_be_read_hides_none_behind_it() {
+    const HOLE: u64 = 70;
+    let site = guarded(Nats::start());
+    let js = async_nats::jetstream::new(site.client("operator").await);
+    let config: async_nats::jetstream::stream::Config =
+        serde_json::from_str(&super::definition("revocations.json")).unwrap();
+    let made = js.create_stream(async_nats::jetstream::stream::Config {
+        deny_delete: false,
+        ..config
+    });
+    let stream = made.await.unwrap();
+    let mut operator = Wire::open(&site.nats, "operator");
+    let subject = "rowcast.control.revoke";
+    assert_eq!(operator.publish(subject, "{\"sub\":\"ann\"}"), None);
+    for _ in 0..HOLE {
+        assert_eq!(operator.publish(subject, "{\"sub\":\"none\"}"), None);
+    }
+    let refused = operator.publish_under(subject, UNREADABLE[0], "{\"sub\":\"bob\"}");
+    assert_eq!(refused, None);
+    assert_eq!(operator.publish(subject, "{\"sub\":\"cid\"}"), None);
+    for seq in 2..HOLE + 2 {
+        stream.delete_message(seq).await.unwrap();
+    }
+    let producer = site.producer();
+    ready(&producer).await;
+    let gateway = site.gateway();
+    for sub in ["ann", "bob", "cid"] {
+        assert_eq!(status(&gateway, &token(sub)).await, 401, "{sub}");
+    }
+    assert_eq!(status(&gateway, &token("none")).await, 200);
 }

@@ -57,6 +57,12 @@ impl Wire {
         self.say_bytes(&[line.as_bytes(), above, body.as_bytes(), b"\r\n"].concat())
     }
 
+    /// Publishes on a subject of any bytes; what the server says against it.
+    pub fn publish_on(&mut self, subject: &[u8], body: &str) -> Option<String> {
+        let bytes = format!(" {}\r\n{body}\r\n", body.len());
+        self.say_bytes(&[b"PUB ", subject, bytes.as_bytes()].concat())
+    }
+
     /// Asks, with the answer to go elsewhere.
     pub fn ask(&mut self, subject: &str, inbox: &str, body: &str) -> Option<String> {
         let bytes = body.len();

@@ -1,6 +1,7 @@
 //! What an application writes above its event. The server stores whatever stands there, so it may be lies about the
 //! message, a status, or no headers at all: each is an event at its own place, and ends nothing.
 
+use async_nats::jetstream;
 use futures_util::StreamExt;
 use rowcast::{
     bus::{
@@ -11,14 +12,14 @@ use rowcast::{
     position::Position,
 };
 
-use super::{changes, checkpoint, config, connect, publish};
+use super::{changes, checkpoint, config, connect, publish, stranger, stream};
 use crate::{
-    accounts::wire::Wire,
+    accounts::wire::{Wire, get},
     support::{Nats, in_time, nats::shipped, wait_until},
 };
 
 /// The lies: of which subject it is, where and when it was stored, that it is none, and how far there is more.
-const LIES: [&[u8]; 6] = [
+pub const LIES: [&[u8]; 6] = [
     b"NATS/1.0\r\nNats-Stream: ROWCAST\r\nNats-Subject: rowcast.change.t\r\nNats-Sequence: 3\r\n\
       Nats-Time-Stamp: 2020-01-01T00:00:00Z\r\nNats-Num-Pending: 0\r\nRowcast-Epoch: e0\r\n\r\n",
     b"NATS/1.0\r\nNats-Subject: rowcast.change.t\r\nNats-Sequence: 9\r\nNats-Time-Stamp: never\r\n\r\n\r\n",
@@ -39,7 +40,7 @@ const STATUSES: [&[u8]; 6] = [
 ];
 
 /// Those that end otherwise than the server supposes, which writes over the last two bytes when it is read directly.
-const ENDS: [&[u8]; 10] = [
+pub const ENDS: [&[u8]; 10] = [
     b"NATS/1.0\r\nNats-Msg-Id: abcd",
     b"NATS/1.0\r\nNats-Msg-Id: efgh\r\n",
     b"NATS/1.0\r\nNats-Msg-Id: ijkl\n\n",
@@ -53,7 +54,7 @@ const ENDS: [&[u8]; 10] = [
 ];
 
 /// What the client ends the connection for.
-const NONE: [&[u8]; 9] = [
+pub const NONE: [&[u8]; 9] = [
     b"\r\n\r\n",
     b"HTTP/1.1\r\na: b\r\n\r\n",
     b"NATS/1.0",
@@ -66,7 +67,7 @@ const NONE: [&[u8]; 9] = [
     b"NATS/1.0\r\nX: a\rb\r\n\r\n",
 ];
 
-async fn bus(nats: &Nats, user: &str, role: Role) -> JetStreamBus {
+pub async fn bus(nats: &Nats, user: &str, role: Role) -> JetStreamBus {
     let config = JetStreamConfig {
         servers: nats.url_as(user),
         ..config(nats)
@@ -106,7 +107,7 @@ async fn followed(bus: &JetStreamBus, from: Position, last: &str) -> Vec<(Positi
 }
 
 /// The same, read as whoever comes back has it read.
-async fn read(bus: &JetStreamBus, from: Position, last: &str) -> Vec<(Position, String)> {
+pub async fn read(bus: &JetStreamBus, from: Position, last: &str) -> Vec<(Position, String)> {
     let mut all: Vec<(Position, String)> = Vec::new();
     let mut next = from;
     loop {
@@ -128,6 +129,12 @@ async fn read(bus: &JetStreamBus, from: Position, last: &str) -> Vec<(Position, 
             return all;
         }
     }
+}
+
+/// How many connections a server has had.
+pub fn connections(nats: &Nats) -> u64 {
+    let told: serde_json::Value = serde_json::from_str(&get(&nats.monitor(), "/varz")).unwrap();
+    told["total_connections"].as_u64().unwrap()
 }
 
 /// Publishes an event under each of these, and holds what readers are sent against it.
@@ -228,4 +235,113 @@ async fn what_is_no_header_stops_no_reader() {
     each_is_an_event(&Nats::start(), &NONE).await;
     // The last one by itself: who reads one by one reads on past others.
     each_is_an_event(&Nats::with(shipped()), &NONE[NONE.len() - 1..]).await;
+}
+
+/// So many connections may be lost by chance on a machine that is busy.
+const BY_CHANCE: u64 = 2;
+
+const EVENT: &str = "{\"type\":\"t\",\"data\":1}";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_header_costs_who_follows_one_connection() {
+    let nats = Nats::with(shipped());
+    let producer = bus(&nats, "producer", Role::Producer).await;
+    wait_until("a claim", async || producer.claim().await.ok()).await;
+    let start = publish(&producer, changes(1, 1)).await;
+    let follower = bus(&nats, "gateway", Role::Gateway).await;
+    let mut chunks = follower.subscribe(start.clone());
+    let mut application = Wire::open(&nats, "application");
+    let at_head = async || follower.head().await.ok();
+    wait_until("a head", at_head).await;
+    let before = connections(&nats);
+    let (mut stored, mut last) = (start.offset, start.offset);
+    for block in NONE {
+        // One that is read again by itself stands before it.
+        let doubtful = format!("NATS/1.0\r\nNats-Msg-Id: i{stored}\r\n 6");
+        for above in [doubtful.as_bytes(), block] {
+            let refused = application.publish_under("rowcast.event.t", above, EVENT);
+            assert_eq!(refused, None);
+            stored += 1;
+        }
+        while last < stored {
+            let chunk = in_time("a chunk", chunks.next()).await.unwrap();
+            let deliveries = chunk.into_iter().flat_map(|chunk| chunk.deliveries);
+            for delivery in deliveries {
+                last += 1;
+                assert_eq!(delivery.position.offset, last);
+            }
+        }
+    }
+    let lost = connections(&nats) - before;
+    assert!(lost <= NONE.len() as u64 + BY_CHANCE, "{lost}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_header_costs_all_who_read_past_it_one_connection() {
+    let nats = Nats::with(shipped());
+    let producer = bus(&nats, "producer", Role::Producer).await;
+    wait_until("a claim", async || producer.claim().await.ok()).await;
+    let start = publish(&producer, changes(1, 1)).await;
+    let mut application = Wire::open(&nats, "application");
+    assert_eq!(application.publish("rowcast.event.t", EVENT), None);
+    // A subject that is no text ends the connection as well.
+    assert_eq!(application.publish_on(b"rowcast.event.\xff", EVENT), None);
+    for (number, block) in NONE.iter().enumerate() {
+        // One that is read again by itself stands before it.
+        let doubtful = format!("NATS/1.0\r\nNats-Msg-Id: i{number}\r\n");
+        for above in [doubtful.as_bytes(), block] {
+            let refused = application.publish_under("rowcast.event.t", above, EVENT);
+            assert_eq!(refused, None);
+        }
+    }
+    publish(&producer, changes(2, 2)).await;
+    let reader = bus(&nats, "gateway", Role::Gateway).await;
+    wait_until("a head", async || reader.head().await.ok()).await;
+    let before = connections(&nats);
+    for _ in 0..6 {
+        let all = read(&reader, start.clone(), "change 2").await;
+        assert_eq!(all.len(), 2 * NONE.len() + 2);
+    }
+    let lost = connections(&nats) - before;
+    assert!(lost <= 1 + BY_CHANCE, "{lost}");
+}
+
+/// Nobody may delete from the stream as it ships.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hole_before_what_is_no_header_is_told() {
+    const HOLE: u64 = 70;
+    let nats = Nats::start();
+    let js = stranger(&nats).await;
+    let made = js.create_stream(jetstream::stream::Config {
+        deny_delete: false,
+        ..stream()
+    });
+    let stream = made.await.unwrap();
+    let producer = bus(&nats, "producer", Role::Producer).await;
+    wait_until("a claim", async || producer.claim().await.ok()).await;
+    let start = publish(&producer, changes(1, 1)).await;
+    let mut application = Wire::open(&nats, "application");
+    for _ in 0..HOLE {
+        assert_eq!(application.publish("rowcast.event.t", EVENT), None);
+    }
+    let refused = application.publish_under("rowcast.event.t", NONE[0], EVENT);
+    assert_eq!(refused, None);
+    publish(&producer, changes(2, 2)).await;
+    for seq in 1..=HOLE {
+        stream.delete_message(start.offset + seq).await.unwrap();
+    }
+    let reader = bus(&nats, "gateway", Role::Gateway).await;
+    wait_until("a head", async || reader.head().await.ok()).await;
+    let read = async |offset| match reader.read(start.at(offset), 100).await {
+        Err(ReadError::Unavailable(_)) => None,
+        read => Some(read),
+    };
+    // From within the hole, and from before it.
+    for offset in [start.offset + 3, start.offset] {
+        let told = wait_until("an answer", async || read(offset).await).await;
+        assert!(matches!(told, Err(ReadError::Trimmed)), "{told:?}");
+    }
+    let behind = start.offset + HOLE;
+    let told = wait_until("what is behind it", async || read(behind).await).await;
+    assert_eq!(told.unwrap().len(), 2);
 }

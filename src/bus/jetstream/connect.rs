@@ -62,7 +62,7 @@ impl Connection {
     /// Begins to connect, and returns at once.
     pub async fn open(config: &JetStreamConfig, role: Role) -> Result<Self, ConnectError> {
         let user = config.servers.split(',').find_map(user);
-        let inbox = inbox(role, user.as_ref().map(|(user, _)| user.as_str()));
+        let inbox = inbox_of(&config.servers, role);
         let mut options = ConnectOptions::new()
             .name(&config.name)
             .custom_inbox_prefix(inbox)
@@ -209,11 +209,15 @@ fn shown(servers: &str) -> String {
     shown.join(",")
 }
 
+/// Where a producer's answers arrive.
+pub const PRODUCER_INBOX: &str = "_INBOX_PRODUCER";
+
 /// Where answers arrive. Not the inbox of everybody: who may subscribe to that would read what we
 /// are answered. A command has the inbox of the user who runs it, as nats/server.conf names them.
-fn inbox(role: Role, user: Option<&str>) -> &'static str {
-    match (role, user) {
-        (Role::Producer, _) | (Role::Command, Some("producer")) => "_INBOX_PRODUCER",
+pub fn inbox_of(servers: &str, role: Role) -> &'static str {
+    let user = servers.split(',').find_map(user).map(|(user, _)| user);
+    match (role, user.as_deref()) {
+        (Role::Producer, _) | (Role::Command, Some("producer")) => PRODUCER_INBOX,
         (Role::Gateway, _) | (Role::Command, Some("gateway")) => "_INBOX_GATEWAY",
         (Role::Command, Some("operator")) => "_INBOX_OPERATOR",
         (Role::Command, _) => "_INBOX",

@@ -18,7 +18,11 @@ use super::{
     outgoing::HEADER_BYTES,
     range::{REPLICA_PAUSE, STEP},
 };
-use crate::position::{Epoch, Position};
+use crate::{
+    position::{Epoch, Position},
+    status::brief,
+    topic::is_topic_name,
+};
 
 /// Letters that wait in memory.
 const LETTERS: usize = 256;
@@ -253,11 +257,13 @@ impl JetStreamBus {
     /// A letter as a message, of which the server stores one copy whoever tells it.
     fn told(&self, letter: DeadLetter, max_bytes: usize) -> Outgoing {
         let events = format!("{}.event.", self.names.prefix);
-        let topic = letter.subject.strip_prefix(&events).unwrap_or("unknown");
+        let topic = letter.subject.strip_prefix(&events);
+        let topic = topic.filter(|topic| is_topic_name(topic));
+        let topic = topic.unwrap_or("unknown");
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", letter.position.to_string().as_str());
         headers.insert("Rowcast-Reason", letter.reason.as_str());
-        headers.insert("Rowcast-Subject", letter.subject.as_str());
+        headers.insert("Rowcast-Subject", in_header(&letter.subject).as_str());
         headers.insert("Rowcast-Sequence", letter.position.offset.to_string());
         Outgoing {
             subject: format!("{}.dlq.{topic}", self.names.prefix),
@@ -278,6 +284,11 @@ impl JetStreamBus {
             }
         }
     }
+}
+
+/// A subject as a header can carry it. NATS takes nearly every byte in one, and some thousands of them.
+fn in_header(subject: &str) -> String {
+    brief(&subject.replace(char::is_control, "\u{fffd}"))
 }
 
 /// Tells dead letters until every handle of the bus is dropped; and of them in the log, at most

@@ -27,6 +27,13 @@ pub const NO_ANSWER: &str = "the NATS server does not answer";
 )]
 pub struct Denied(String);
 
+impl Denied {
+    /// That this user may not publish there.
+    pub fn publish(subject: &str) -> Self {
+        Self(format!("publish to \"{subject}\""))
+    }
+}
+
 /// The refusals over one connection, in the order in which they came first.
 #[derive(Debug, Clone, Default)]
 pub struct Refusals(Vec<(String, Instant)>);

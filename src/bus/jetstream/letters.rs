@@ -1,12 +1,11 @@
 //! The dead letters that are kept, read for people: newest first, and cut.
 
-use async_nats::{StatusCode, jetstream::ErrorCode, jetstream::context::GetStreamErrorKind};
+use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
 use futures_util::{StreamExt, stream};
 
 use super::{
     super::{DeadLetter, DeadLetters, LETTER_CHARS},
     Failure, JetStreamBus,
-    range::{is_stored, stored},
     record::Stored,
     stream::silent,
 };
@@ -59,19 +58,24 @@ impl JetStreamBus {
         })
     }
 
-    /// The letter of a number, if it is still there.
+    /// The letter of a number, if it is still there. From JSON: what somebody has written above it may be nothing
+    /// that the client can read, and must not end the connection over which the events come.
     async fn letter(&self, seq: u64) -> Result<Option<DeadLetter>, Failure> {
-        let client = self.connection.client()?;
-        let subject = format!("$JS.API.DIRECT.GET.{}", self.names.dead_stream);
-        let ask = serde_json::json!({ "seq": seq }).to_string();
-        let answer = client.request(subject, ask.into()).await.map_err(silent)?;
-        match answer.status {
-            _ if is_stored(&answer) => {
-                stored(answer.headers, answer.payload).map(|there| Some(self.read_out(&there)))
-            }
-            Some(StatusCode::NOT_FOUND) => Ok(None),
-            Some(status) => Err(format!("the NATS server answers {status}").into()),
-            None => Err("a message without its place".into()),
+        let found = self.at_in(&self.names.dead_stream, seq).await?;
+        Ok(found.map(|there| self.read_out(&there)))
+    }
+
+    /// Whether this user may read dead letters, as a gateway must; why he may not. Of a producer's user nothing is asked.
+    ///
+    /// # Errors
+    /// Which permission is missing, or that the server does not answer.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn may_read_dead_letters(&self) -> Result<(), Failure> {
+        match self.is_producer() {
+            true => Ok(()),
+            false => self.may_get(&self.names.dead_stream).await,
         }
     }
 

@@ -25,7 +25,7 @@ const STEP_BYTES: usize = 8 * 1024 * 1024;
 impl JetStreamBus {
     /// Messages from `from` on, at most `limit` and [`STEP`], in their order; holes stay holes.
     /// None where there is nothing at or after `from`. Fewer than there are where one stands in the way that ends
-    /// the connection.
+    /// the connection, or is known to.
     pub(super) async fn range(&self, from: u64, limit: usize) -> Result<Vec<Stored>, Failure> {
         let illegible = self.illegible().next(from);
         if illegible == Some(from) {
@@ -35,21 +35,24 @@ impl JetStreamBus {
         let limit = before.map_or(limit, |before| limit.min(before));
         let generation = self.connection.generation();
         let mut found = Vec::new();
-        tokio::select! {
+        let lost = tokio::select! {
             // What has come before the end of the connection counts.
             biased;
-            read = self.read_range(from, limit, &mut found) => read?,
-            () = self.connection.lost(generation) => {
-                if found.is_empty() {
-                    // Perhaps for what stands at `from`.
-                    let renewed = self.connection.renewed(generation);
-                    let renewed = tokio::time::timeout(REQUEST_TIMEOUT, renewed).await;
-                    renewed.map_err(|_| NO_ANSWER)?;
-                    return self.one_by_one(&self.names.stream, from, limit).await;
-                }
+            read = self.read_range(from, limit, &mut found) => read.map(|()| false)?,
+            () = self.connection.lost(generation) => true,
+        };
+        let mut certain = self.certain(found).await?;
+        if lost {
+            // Perhaps for what stands next: whoever asks for it anew must not have it sent again.
+            let next = certain.last().map_or(from, |last| last.seq + 1);
+            let limit = limit.min(STEP).saturating_sub(certain.len());
+            match self.one_by_one(&self.names.stream, next, limit).await {
+                Err(err) if certain.is_empty() => return Err(err),
+                Err(_) => {}
+                Ok(alone) => certain.extend(alone),
             }
         }
-        self.certain(found).await
+        Ok(certain)
     }
 
     /// Reads those again, of the leader, above which the server has written their places where they cannot be told
@@ -116,7 +119,7 @@ impl JetStreamBus {
 
 /// Whether a direct read answers with a message: one has a subject, whatever status its publisher may have written
 /// above it, and what the server itself says has none.
-pub fn is_stored(answer: &Message) -> bool {
+fn is_stored(answer: &Message) -> bool {
     let headers = answer.headers.as_ref();
     headers.is_some_and(|headers| headers.get(SUBJECT).is_some())
 }
@@ -142,7 +145,7 @@ fn is_certain(headers: &HeaderMap, stream: &str) -> bool {
 
 /// A message as a direct read answers with it. The server writes its place below the headers that it was published
 /// with, whose publisher may have written another one there.
-pub fn stored(headers: Option<HeaderMap>, payload: Bytes) -> Result<Stored, Failure> {
+fn stored(headers: Option<HeaderMap>, payload: Bytes) -> Result<Stored, Failure> {
     let headers = headers.ok_or("a message without headers")?;
     let text = |name: &str| {
         headers

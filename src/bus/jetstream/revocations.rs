@@ -114,6 +114,21 @@ impl JetStreamBus {
         Ok(Some(info.config.max_age).filter(|age| !age.is_zero()))
     }
 
+    /// Whether this user may read a revocation by itself, as a gateway must where the client cannot read what stands
+    /// above it; why he may not. Of a producer's user nothing is asked.
+    ///
+    /// # Errors
+    /// Which permission is missing, or that the server does not answer.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn may_read_revocations(&self) -> Result<(), Failure> {
+        match self.is_producer() {
+            true => Ok(()),
+            false => self.may_get(&self.names.revoked_stream).await,
+        }
+    }
+
     /// Has a revocation kept, and waits until it is. Whoever listens on the subject hears it meanwhile.
     ///
     /// # Errors

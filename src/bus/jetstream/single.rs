@@ -4,12 +4,16 @@
 
 use std::collections::BTreeSet;
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, RequestErrorKind, StatusCode};
 use serde::Deserialize;
 
 use super::{
-    Failure, JetStreamBus, batch::ServerError, connect::REQUEST_TIMEOUT, denied::NO_ANSWER,
-    record::Stored, stream::silent,
+    Failure, JetStreamBus,
+    batch::ServerError,
+    connect::{PRODUCER_INBOX, REQUEST_TIMEOUT, inbox_of},
+    denied::{Denied, NO_ANSWER},
+    record::Stored,
+    stream::silent,
 };
 use crate::row::unbase64;
 
@@ -63,8 +67,13 @@ impl Illegible {
 impl JetStreamBus {
     /// The message of a sequence, if it is still there, with those of its headers that can be read.
     pub(super) async fn at(&self, seq: u64) -> Result<Option<Stored>, Failure> {
+        self.at_in(&self.names.stream, seq).await
+    }
+
+    /// The same of another stream.
+    pub(super) async fn at_in(&self, stream: &str, seq: u64) -> Result<Option<Stored>, Failure> {
         let ask = serde_json::json!({ "seq": seq });
-        let found = self.get(&self.names.stream, &ask).await?;
+        let found = self.get(stream, &ask).await?;
         found.map(There::read).transpose()
     }
 
@@ -77,50 +86,97 @@ impl JetStreamBus {
         limit: usize,
     ) -> Result<Vec<Stored>, Failure> {
         let mut found = Vec::new();
-        let (mut next, mut again) = (from, false);
+        let mut next = from;
         while found.len() < limit.min(ALONE) {
-            let generation = self.connection.generation();
             let ask = serde_json::json!({ "seq": next, "next_by_subj": ">" });
             match self.get(stream, &ask).await {
                 Ok(None) => break,
                 Ok(Some(there)) => {
-                    if stream == self.names.stream && !there.is_legible() {
-                        self.illegible().note(there.seq);
-                    }
                     next = there.seq + 1;
                     found.push(there.read()?);
                 }
                 Err(_) if !found.is_empty() => break,
-                Err(err) if again => return Err(err),
-                Err(err) => {
-                    // Somebody else may have come upon something that ended the connection.
-                    let renewed = self.connection.renewed(generation);
-                    let renewed = tokio::time::timeout(REQUEST_TIMEOUT, renewed).await;
-                    again = renewed.map(|()| true).map_err(|_| err)?;
-                }
+                Err(err) => return Err(err),
             }
         }
         Ok(found)
     }
 
-    /// Asks a stream's leader for one message.
+    /// Whether this process has, or its URL names, a producer's user, who lacks what a gateway needs.
+    pub(super) fn is_producer(&self) -> bool {
+        inbox_of(&self.config.servers, self.role) == PRODUCER_INBOX
+    }
+
+    /// Whether this user may ask for single messages of a stream, there or not; why he may not.
+    pub(super) async fn may_get(&self, stream: &str) -> Result<(), Failure> {
+        let ask = serde_json::json!({ "seq": 1 });
+        tokio::select! {
+            answer = self.ask(stream, &ask) => answer.map(drop).map_err(|(_, err)| err),
+            () = self.connection.refused(stream) => Err(Denied::publish(&subject_of(stream)).into()),
+        }
+    }
+
+    /// Asks a stream's leader for one message, and remembers one of events that the client cannot read. Once more
+    /// where the connection is lost meanwhile: it is for something that somebody else has come upon.
     async fn get(&self, stream: &str, ask: &serde_json::Value) -> Result<Option<There>, Failure> {
         let generation = self.connection.generation();
-        let client = self.connection.client()?;
-        let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
-        let asked = client.request(subject, ask.to_string().into());
-        let answer = tokio::select! {
-            answer = asked => answer.map_err(silent)?,
-            () = self.connection.lost(generation) => return Err(NO_ANSWER.into()),
+        let answer = match self.ask(stream, ask).await {
+            Err((Lost::Connection, err)) => {
+                let renewed = self.connection.renewed(generation);
+                let renewed = tokio::time::timeout(REQUEST_TIMEOUT, renewed).await;
+                renewed.map_err(|_| err)?;
+                self.ask(stream, ask).await
+            }
+            answer => answer,
         };
-        let answer: Answer = serde_json::from_slice(&answer.payload)?;
+        let answer = answer.map_err(|(_, err)| err)?;
         match (answer.error, answer.message) {
-            (None, Some(there)) => Ok(Some(there)),
+            (None, Some(there)) => {
+                if stream == self.names.stream && !there.is_legible() {
+                    self.illegible().note(there.seq);
+                }
+                Ok(Some(there))
+            }
             (Some(error), _) if error.err_code == NO_MESSAGE => Ok(None),
             (Some(error), _) => Err(error.description.into()),
             (None, None) => Err("an answer that is none".into()),
         }
     }
+
+    /// What a stream's leader answers.
+    async fn ask(&self, stream: &str, ask: &serde_json::Value) -> Result<Answer, (Lost, Failure)> {
+        let generation = self.connection.generation();
+        let client = self.connection.client();
+        let client = client.map_err(|err| (Lost::Connection, err))?;
+        let asked = client.request(subject_of(stream), ask.to_string().into());
+        let answer = tokio::select! {
+            answer = asked => answer,
+            () = self.connection.lost(generation) => {
+                return Err((Lost::Connection, NO_ANSWER.into()));
+            }
+        };
+        let answer = answer.map_err(|err| match err.kind() {
+            RequestErrorKind::TimedOut | RequestErrorKind::NoResponders => {
+                (Lost::Answer, silent(err))
+            }
+            // As where the client has ended, and nobody has been told yet.
+            _ => (Lost::Connection, silent(err)),
+        })?;
+        serde_json::from_slice(&answer.payload).map_err(|err| (Lost::Answer, err.into()))
+    }
+}
+
+/// Where a stream's leader is asked for one message.
+fn subject_of(stream: &str) -> String {
+    format!("$JS.API.STREAM.MSG.GET.{stream}")
+}
+
+/// What is missing where a question was not answered.
+enum Lost {
+    /// What it was asked over: there may be another one soon.
+    Connection,
+    /// The answer alone.
+    Answer,
 }
 
 impl There {
@@ -139,7 +195,9 @@ impl There {
     /// Whether the client can read it wherever it comes from.
     fn is_legible(&self) -> bool {
         let block = unbase64(&self.hdrs);
-        !self.subject.contains(char::is_whitespace)
+        // JSON has U+FFFD for what is no UTF-8.
+        let breaks = |char: char| char.is_whitespace() || char == char::REPLACEMENT_CHARACTER;
+        !self.subject.contains(breaks)
             && block.is_some_and(|block| block.is_empty() || is_legible(&block))
     }
 }
