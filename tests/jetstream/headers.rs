@@ -237,6 +237,40 @@ async fn what_is_no_header_stops_no_reader() {
     each_is_an_event(&Nats::with(shipped()), &NONE[NONE.len() - 1..]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn white_space_at_the_end_of_a_subject_is_no_part_of_it() {
+    let nats = Nats::with(shipped());
+    let producer = bus(&nats, "producer", Role::Producer).await;
+    wait_until("a claim", async || producer.claim().await.ok()).await;
+    let start = publish(&producer, changes(1, 1)).await;
+    let mut application = Wire::open(&nats, "application");
+    let mut expected = Vec::new();
+    for space in [
+        "\u{a0}",
+        "\u{b}",
+        "\u{c}",
+        "\u{85}",
+        "\u{3000}",
+        "\u{2009}\u{a0}",
+    ] {
+        let subject = format!("rowcast.event.t{space}");
+        let refused = application.publish_on(subject.as_bytes(), EVENT);
+        assert_eq!(refused, None, "{space:?}");
+        let refused = application.publish_under(&subject, b"NATS/1.0\r\na: b\r\n\r\n", EVENT);
+        assert_eq!(refused, None, "{space:?}");
+        expected.extend(["1", "1"]);
+    }
+    publish(&producer, changes(2, 2)).await;
+    expected.push("change 2");
+    let reader = bus(&nats, "gateway", Role::Gateway).await;
+    let read = read(&reader, start.clone(), "change 2").await;
+    let followed = followed(&reader, start, "change 2").await;
+    for all in [followed, read] {
+        let all: Vec<&str> = all.iter().map(|(_, told)| &**told).collect();
+        assert_eq!(all, expected);
+    }
+}
+
 /// So many connections may be lost by chance on a machine that is busy.
 const BY_CHANCE: u64 = 2;
 

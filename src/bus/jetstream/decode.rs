@@ -83,12 +83,15 @@ impl JetStreamBus {
 }
 
 /// A CloudEvent in binary mode, its attributes in headers `ce-…`, as one JSON text; none where
-/// it is not in that mode.
+/// it is not in that mode. Of several that differ in case it is the one in lower case, or else the first in the
+/// alphabet: the client keeps them in no order, and every reader is to have the same event.
 fn in_headers(headers: &HeaderMap, data: &str) -> Option<Result<String, BadEvent>> {
     let attribute = |name: &str| {
-        let found = headers
+        let names = headers
             .iter()
-            .find(|(header, _)| header.to_string().eq_ignore_ascii_case(name));
+            .map(|(header, values)| (header.as_ref(), values));
+        let same = names.filter(|(header, _): &(&str, _)| header.eq_ignore_ascii_case(name));
+        let found = same.min_by_key(|(header, _)| (*header != name, *header));
         found
             .and_then(|(_, values)| values.first())
             .map(|value| value.as_str())
@@ -128,5 +131,24 @@ mod tests {
         let event = Event::from_application(&text, String::new(), 5).unwrap();
         assert_eq!((&*event.topic, &*event.id), ("note", "7"));
         assert!(in_headers(&headers, "nonsense").unwrap().is_err());
+    }
+
+    #[test]
+    fn of_attributes_that_differ_in_case_it_is_always_the_same() {
+        // Each has an order of its own.
+        for _ in 0..50 {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [
+                ("cE-id", "3"),
+                ("ce-type", "note"),
+                ("Ce-id", "2"),
+                ("CE-TYPE", "other"),
+            ] {
+                headers.insert(name, value);
+            }
+            let text = in_headers(&headers, "1").unwrap().unwrap();
+            let event = Event::from_application(&text, String::new(), 5).unwrap();
+            assert_eq!((&*event.topic, &*event.id), ("note", "2"));
+        }
     }
 }

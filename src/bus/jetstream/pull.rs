@@ -12,7 +12,7 @@ use futures_util::{FutureExt, StreamExt};
 use super::{
     Failure, JetStreamBus,
     denied::NO_ANSWER,
-    record::{Stored, random_name},
+    record::{Stored, random_name, subject},
     stream::silent,
 };
 
@@ -143,7 +143,7 @@ impl Pull {
             let stored = Stored {
                 seq,
                 at_ns,
-                subject: answer.subject.to_string(),
+                subject: subject(&answer.subject),
                 headers: answer.headers.unwrap_or_default(),
                 payload: answer.payload,
             };

@@ -6,7 +6,12 @@ use async_nats::{HeaderMap, Message, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::{Failure, JetStreamBus, connect::REQUEST_TIMEOUT, denied::NO_ANSWER, record::Stored};
+use super::{
+    Failure, JetStreamBus,
+    connect::REQUEST_TIMEOUT,
+    denied::NO_ANSWER,
+    record::{Stored, subject},
+};
 
 /// Messages asked for at once: 500, and the one before them, by which a cursor is verified.
 pub const STEP: usize = 501;
@@ -157,7 +162,7 @@ fn stored(headers: Option<HeaderMap>, payload: Bytes) -> Result<Stored, Failure>
     Ok(Stored {
         seq: text("Nats-Sequence")?.parse()?,
         at_ns: at.as_nanosecond(),
-        subject: text(SUBJECT)?,
+        subject: subject(&text(SUBJECT)?),
         headers,
         payload,
     })

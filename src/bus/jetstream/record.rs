@@ -93,7 +93,7 @@ impl From<StreamMessage> for Stored {
         Self {
             seq: message.sequence,
             at_ns: message.time.unix_timestamp_nanos(),
-            subject: message.subject.to_string(),
+            subject: subject(&message.subject),
             headers: message.headers,
             payload: message.payload,
         }
@@ -154,6 +154,11 @@ impl Stored {
     pub fn record(&self) -> Option<Record> {
         serde_json::from_slice(&self.payload).ok()
     }
+}
+
+/// A subject without white space at its end, which NATS permits there and the client hands on or not, as it comes.
+pub fn subject(told: &str) -> String {
+    told.trim_end().to_owned()
 }
 
 /// A random name.

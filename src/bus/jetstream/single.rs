@@ -12,7 +12,7 @@ use super::{
     batch::ServerError,
     connect::{PRODUCER_INBOX, REQUEST_TIMEOUT, inbox_of},
     denied::{Denied, NO_ANSWER},
-    record::Stored,
+    record::{Stored, subject},
     stream::silent,
 };
 use crate::row::unbase64;
@@ -186,7 +186,7 @@ impl There {
         Ok(Stored {
             seq: self.seq,
             at_ns: at.as_nanosecond(),
-            subject: self.subject,
+            subject: subject(&self.subject),
             headers: readable(&bytes(&self.hdrs)?),
             payload: bytes(&self.data)?.into(),
         })
