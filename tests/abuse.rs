@@ -89,6 +89,15 @@ pub const ELSEWHERE: &[(&str, &str, &[&str])] = &[
             "what_was_asked_for_before_is_answered_by_what_is_ones_own_now",
         ],
     ),
+    (
+        "A20",
+        "policy/lowered.rs",
+        &[
+            "a_replay_goes_on_within_the_rights_that_are_left",
+            "what_is_pushed_stays_within_the_rights_of_the_moment",
+            "a_query_that_runs_is_answered_within_the_rights_that_are_left",
+        ],
+    ),
     // What was granted once; there are no tickets.
     ("A21", "auth/revoked.rs", &["a_cursor_gives_nobody_a_right"]),
     // What is somebody else's.
