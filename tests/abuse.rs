@@ -5,7 +5,8 @@
 //!
 //! | class | inputs | where |
 //! |---|---|---|
-//! | A01, A02, A04, A05, A31, A33 | requests before the upgrade | `handshakes.rs` |
+//! | A01 | thousands at the door who say hardly anything | `crowd.rs` |
+//! | A02, A04, A05, A31, A33 | requests before the upgrade | `handshakes.rs`; what a head costs: `costs.rs` |
 //! | A06 to A08, A10, A11 | frames | `frames.rs` |
 //! | A09, A24, A25 | floods | `floods.rs` |
 //! | A12 to A15, A32 | JSON | `json.rs` |
@@ -18,6 +19,8 @@
 //! joins by opening, topics are declared in the configuration, and nobody's text is shown to others but
 //! applications' own events. What is left of A23, a flood of subscriptions, is in `floods.rs`.
 
+mod costs;
+mod crowd;
 mod floods;
 mod frames;
 mod handshakes;
@@ -42,6 +45,7 @@ pub const ELSEWHERE: &[(&str, &str, &[&str])] = &[
         &[
             "a_socket_that_never_says_who_it_is_is_closed",
             "a_hello_without_a_good_token_ends_the_socket_and_says_why",
+            "whoever_does_not_say_who_he_is_has_ten_seconds",
         ],
     ),
     (
@@ -85,6 +89,15 @@ pub const ELSEWHERE: &[(&str, &str, &[&str])] = &[
             "what_was_asked_for_before_is_answered_by_what_is_ones_own_now",
         ],
     ),
+    (
+        "A20",
+        "policy/lowered.rs",
+        &[
+            "a_replay_goes_on_within_the_rights_that_are_left",
+            "what_is_pushed_stays_within_the_rights_of_the_moment",
+            "a_query_that_runs_is_answered_within_the_rights_that_are_left",
+        ],
+    ),
     // What was granted once; there are no tickets.
     ("A21", "auth/revoked.rs", &["a_cursor_gives_nobody_a_right"]),
     // What is somebody else's.
@@ -115,6 +128,7 @@ pub const NOWHERE: [&str; 1] = ["A29"];
 fn every_class_is_held_somewhere() {
     let suite = |file: &str| fs::read_to_string(root().join("tests").join(file)).unwrap();
     let files = [
+        "crowd",
         "floods",
         "frames",
         "handshakes",

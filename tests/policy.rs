@@ -9,6 +9,7 @@ mod claims;
 mod compressed;
 mod events;
 mod home;
+mod lowered;
 mod roles;
 mod scene;
 mod start;

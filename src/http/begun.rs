@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -14,14 +14,16 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{framing::Framing, owed::Owed};
+use super::{crumbs::Crumbs, framing::Framing, owed::Owed};
 
 /// A stream that first gives back what was read of it, and ends where a request could be read in two
-/// ways, or where nothing of an answer is taken: hyper would wait for that for ever.
+/// ways, or where nothing of an answer is taken: hyper would wait for that for ever. What comes byte by
+/// byte is put together before it is read.
 pub struct Begun<S> {
     read: Bytes,
     stream: S,
     framing: Framing,
+    crumbs: Crumbs,
     owed: Arc<Owed>,
     /// How long its client may take nothing.
     patience: Duration,
@@ -38,6 +40,7 @@ impl<S: Unpin> Begun<S> {
             read,
             stream,
             framing: Framing::default(),
+            crumbs: Crumbs::default(),
             owed,
             patience,
             stalled: None,
@@ -64,7 +67,19 @@ impl<S: Unpin> Begun<S> {
         Pin::new(&mut self.get_mut().stream)
     }
 
-    /// What came of a try to write, unless it is one too many.
+    /// What came of a try to write a part of an answer.
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        tried: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if matches!(tried, Poll::Ready(Ok(1..))) {
+            self.crumbs.answered();
+        }
+        self.in_time(cx, tried)
+    }
+
+    /// What came of a try to write or to flush, unless it is one too many.
     fn in_time<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -97,10 +112,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if self.read.is_empty() {
-            let read = self.as_mut().stream().poll_read(cx, buffer);
-            if !matches!(read, Poll::Ready(Ok(()))) {
-                return read;
-            }
+            ready!(self.crumbs.poll_next(cx));
+            ready!(self.as_mut().stream().poll_read(cx, buffer))?;
+            let came = buffer.filled().len() - before;
+            self.crumbs.came(came);
         } else {
             let count = self.read.len().min(buffer.remaining());
             buffer.put_slice(&self.read[..count]);
@@ -120,7 +135,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let tried = self.as_mut().stream().poll_write(cx, bytes);
-        self.in_time(cx, tried)
+        self.written(cx, tried)
     }
 
     fn poll_write_vectored(
@@ -129,7 +144,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let tried = self.as_mut().stream().poll_write_vectored(cx, pieces);
-        self.in_time(cx, tried)
+        self.written(cx, tried)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -10,7 +10,7 @@ use axum::{
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::answer::Refused;
+use super::{answer::Refused, crumbs::PAUSE};
 use crate::protocol::{ErrorCode, Failure, Language};
 
 /// How long a client may take to close its side.
@@ -78,7 +78,13 @@ pub async fn close(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
         while read < MOST_READ {
             match stream.read(&mut scratch).await? {
                 0 => break,
-                more => read += more,
+                more => {
+                    read += more;
+                    // Who goes on byte by byte must not have a core for it.
+                    if more < scratch.len() {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
             }
         }
         std::io::Result::Ok(())

@@ -8,6 +8,7 @@ mod begun;
 mod client;
 mod connection;
 mod console;
+mod crumbs;
 mod demo;
 mod desk;
 mod door;

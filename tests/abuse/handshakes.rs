@@ -1,18 +1,13 @@
-//! A01, A02, A04, A05, A31, A33: requests for a socket before it is one. What a matrix of them is answered is
-//! told by a few rules that stand beside it.
+//! A02, A04, A05, A31, A33: requests for a socket before it is one. What a matrix of them is answered is told by
+//! a few rules that stand beside it.
 
-use std::time::{Duration, Instant};
-
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{
     stage::{CANARY, Stage, answer, request},
     told::{Told, status},
 };
-use crate::support::{Raw, in_time};
+use crate::support::Raw;
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -472,63 +467,4 @@ async fn parameters(stage: &mut Stage) {
         let told = stage.request("A33", page.as_bytes(), &refused).await;
         assert!(!told.contains(CANARY), "{told}");
     }
-}
-
-// === A01 ===
-
-/// Hundreds that say nothing, or a byte now and then, are closed at the deadline, counted from when they
-/// were accepted; who speaks meanwhile is heard.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_says_nothing_or_hardly_anything_is_cut_off_and_hinders_nobody() {
-    const CROWD: usize = 400;
-    // Longer than the machine stands still: so long may those take who speak, too.
-    const DEADLINE: Duration = Duration::from_millis(6000);
-    let mut stage = Stage::tuned("head_timeout_ms = 6000").await;
-    let mut crowd = tokio::task::JoinSet::new();
-    for number in 0..CROWD {
-        let address = stage.server.address().to_owned();
-        crowd.spawn(async move {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            let begun = Instant::now();
-            let mut pace = tokio::time::interval(Duration::from_millis(100));
-            let head = lines("/socket/all/", &[]);
-            let mut bytes = head.iter().filter(|_| number % 2 == 0);
-            let mut told = Vec::new();
-            let mut buffer = [0; 256];
-            loop {
-                tokio::select! {
-                    read = stream.read(&mut buffer) => match read {
-                        Ok(0) | Err(_) => return (begun.elapsed(), told),
-                        Ok(count) => told.extend(&buffer[..count]),
-                    },
-                    _ = pace.tick() => if let Some(byte) = bytes.next() {
-                        let _ = stream.write_all(&[*byte]).await;
-                    }
-                }
-            }
-        });
-    }
-    let mut longest = Duration::ZERO;
-    for _ in 0..20 {
-        let begun = Instant::now();
-        let (told, _) = request(stage.server.address(), &lines("/socket/all/", &[])).await;
-        longest = longest.max(begun.elapsed());
-        assert_eq!(told, status(101, ""));
-    }
-    assert!(longest < DEADLINE, "a handshake took {longest:?}");
-    let mut ends = Vec::new();
-    while let Some(end) = in_time("everybody to be cut off", crowd.join_next()).await {
-        ends.push(end.unwrap());
-    }
-    for (took, told) in ends {
-        let told = Told::answer(&String::from_utf8_lossy(&told));
-        stage.note(
-            "A01",
-            "hardly anything",
-            &[told],
-            &[Told::Cut, status(408, "")],
-        );
-        assert!(took < DEADLINE * 6, "cut off after {took:?}");
-    }
-    stage.end().await;
 }

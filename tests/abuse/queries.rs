@@ -1,7 +1,7 @@
 //! A16, A26, A30: parameters of queries that want to be SQL, more than there is, or times that are none; on
 //! SQLite and on PostgreSQL, over a socket and over HTTP. A value is bound literally or refused, a name
 //! is one of the topic's columns or refused; what PostgreSQL was told is in its log, and holds no word of
-//! any of it.
+//! any of it, and its statistics know no statement that a harmless text does not lead to as well.
 
 use serde_json::{Value as Json, json};
 
@@ -11,7 +11,10 @@ use super::{
     told::{Told, bad_param, framed, status, unknown_type},
 };
 use crate::{
-    support::{Options, Server, postgres::Cluster},
+    support::{
+        Options, Server,
+        postgres::{Cluster, Database},
+    },
     wire::CARE,
 };
 
@@ -53,6 +56,14 @@ async fn no_text_of_a_client_becomes_sql_in_sqlite() {
     stage.end().await;
 }
 
+/// The statements of the gateway, in which `$1` and the like stand for all values.
+fn statements(database: &Database) -> Vec<String> {
+    let rows = database.sql(
+        "SELECT query FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid WHERE rolname = 'gateway'",
+    );
+    rows.into_iter().flatten().flatten().collect()
+}
+
 /// Schema and rows of the database.
 fn dump(server: &Server) -> String {
     crate::support::sqlite3(
@@ -71,18 +82,33 @@ async fn no_text_of_a_client_becomes_sql_in_postgresql() {
         ("log_parameter_max_length_on_error", "0"),
         ("log_min_messages", "log"),
         ("log_min_error_statement", "panic"),
+        ("shared_preload_libraries", "pg_stat_statements"),
+        ("pg_stat_statements.track", "all"),
     ]);
     let database = cluster.database();
     database.sql(TABLES);
+    database.sql("CREATE EXTENSION pg_stat_statements; CREATE ROLE gateway SUPERUSER LOGIN");
     let server = Server::with(Options {
         config: Some(format!(
             "[log]\nlevel = \"debug\"\n[database]\nurl = \"{}\"\n{CARE}{MOMENT}",
-            database.url()
+            database.url().replace("postgres@", "gateway@")
         )),
         ..Options::default()
     });
     let mut stage = Stage::of(server).await;
+    injection(&mut stage, On::Postgres, "harmless").await;
+    let allowed = statements(&database);
     injections(&mut stage, On::Postgres).await;
+    let mut others = statements(&database);
+    others.retain(|statement| !allowed.contains(statement));
+    // What it asks of its own accord, whenever that is, it asks of the catalogue.
+    others.retain(|statement| {
+        !statement.contains("pg_catalog.") || statement.contains("\"public\".")
+    });
+    assert_eq!(
+        others, [""; 0],
+        "statements that only hostile texts lead to"
+    );
     sizes(&mut stage).await;
     moments(&mut stage).await;
     languages(&mut stage).await;
@@ -182,120 +208,122 @@ fn payloads() -> Vec<String> {
 }
 
 async fn injections(stage: &mut Stage, on: On) {
+    for text in payloads() {
+        injection(stage, on, &text).await;
+    }
+}
+
+/// Puts a text wherever one can be put.
+async fn injection(stage: &mut Stage, on: On, text: &str) {
     // A text is none of a number's values; SQLite compares whatever it is given.
     let number = match on {
         On::Sqlite => Told::Reply,
         On::Postgres => bad_param(),
     };
-    for text in payloads() {
-        let named = match is_name(&text) {
-            true => unknown_type(),
-            false => bad_param(),
-        };
-        let filter = |filter: Json| json!({ "type": "patient", "params": { "filter": filter } });
-        for (question, expected) in [
-            (json!({ "type": "patient", "id": text }), number.clone()),
-            (
-                json!({ "type": "patient", "id": { "id": text } }),
-                number.clone(),
-            ),
-            (
-                json!({ "type": "stay", "id": { "day": 7, "bed": text } }),
-                Told::Reply,
-            ),
-            (
-                json!({ "type": "stay", "id": { "day": 7, (text.clone()): "3-1" } }),
-                bad_param(),
-            ),
-            (filter(json!({ "name": text })), Told::Reply),
-            (filter(json!({ "name": { "ne": text } })), Told::Reply),
-            (
-                filter(json!({ "name": { "gte": text, "lt": text } })),
-                Told::Reply,
-            ),
-            (filter(json!({ "name": [text, "x"] })), Told::Reply),
-            (filter(json!({ "name": { "like": text } })), Told::Reply),
-            (filter(json!({ "age": text })), number.clone()),
-            (filter(json!({ (text.clone()): "x" })), bad_param()),
-            (
-                filter(json!({ "name": { (text.clone()): "x" } })),
-                bad_param(),
-            ),
-            (
-                json!({ "type": "patient", "params": { "order": text } }),
-                bad_param(),
-            ),
-            (
-                json!({ "type": "patient", "params": { "order": ["id", text] } }),
-                bad_param(),
-            ),
-            (
-                json!({ "type": "patient", "params": { "page": text } }),
-                bad_param(),
-            ),
-            (
-                json!({ "type": "patient", "params": { "size": text } }),
-                bad_param(),
-            ),
-            (
-                json!({ "type": "patient", "params": { "all": text } }),
-                bad_param(),
-            ),
-            (
-                json!({ "type": "patient", "params": { "after": text } }),
-                bad_param(),
-            ),
-            (
-                json!({ "type": "patient", "params": { "after": token(&text) } }),
-                bad_param(),
-            ),
-            (json!({ "type": text }), unknown_type()),
-            (
-                json!({ "type": "sys:subscribe", "types": { "patient": { "filter": { "name": text } } } }),
-                framed("sys:ok"),
-            ),
-            (
-                json!({ "type": "sys:subscribe", "types": { "patient": { "filter": { (text.clone()): 1 } } } }),
-                bad_param(),
-            ),
-            (
-                json!({ "type": "sys:subscribe", "types": { (text.clone()): {} } }),
-                named,
-            ),
-        ] {
-            stage.ask("A16", question.to_string(), &[expected]).await;
-        }
-        let value: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
-        let http = |told: &Told| match told {
-            Told::Reply => status(200, ""),
-            _ => status(400, "bad_param"),
-        };
-        for (query, expected) in [
-            (format!("patient?id={value}"), http(&number)),
-            (format!("patient?key[id]={value}"), http(&number)),
-            (format!("patient?filter[name]={value}"), status(200, "")),
-            (
-                format!("patient?filter[name][like]={value}"),
-                status(200, ""),
-            ),
-            (
-                format!("patient?filter[{value}]=1"),
-                status(400, "bad_param"),
-            ),
-            (
-                format!("patient?filter[name][{value}]=1"),
-                status(400, "bad_param"),
-            ),
-            (format!("patient?order={value}"), status(400, "bad_param")),
-            (format!("patient?page={value}"), status(400, "bad_param")),
-            (format!("patient?after={value}"), status(400, "bad_param")),
-            (format!("{value}?id=1"), status(404, "unknown_type")),
-        ] {
-            let sent = format!(
-                "GET /api/query/{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-            );
-            stage.request("A16", sent.as_bytes(), &[expected]).await;
-        }
+    let named = match is_name(text) {
+        true => unknown_type(),
+        false => bad_param(),
+    };
+    let filter = |filter: Json| json!({ "type": "patient", "params": { "filter": filter } });
+    for (question, expected) in [
+        (json!({ "type": "patient", "id": text }), number.clone()),
+        (
+            json!({ "type": "patient", "id": { "id": text } }),
+            number.clone(),
+        ),
+        (
+            json!({ "type": "stay", "id": { "day": 7, "bed": text } }),
+            Told::Reply,
+        ),
+        (
+            json!({ "type": "stay", "id": { "day": 7, (text): "3-1" } }),
+            bad_param(),
+        ),
+        (filter(json!({ "name": text })), Told::Reply),
+        (filter(json!({ "name": { "ne": text } })), Told::Reply),
+        (
+            filter(json!({ "name": { "gte": text, "lt": text } })),
+            Told::Reply,
+        ),
+        (filter(json!({ "name": [text, "x"] })), Told::Reply),
+        (filter(json!({ "name": { "like": text } })), Told::Reply),
+        (filter(json!({ "age": text })), number.clone()),
+        (filter(json!({ (text): "x" })), bad_param()),
+        (filter(json!({ "name": { (text): "x" } })), bad_param()),
+        (
+            json!({ "type": "patient", "params": { "order": text } }),
+            bad_param(),
+        ),
+        (
+            json!({ "type": "patient", "params": { "order": ["id", text] } }),
+            bad_param(),
+        ),
+        (
+            json!({ "type": "patient", "params": { "page": text } }),
+            bad_param(),
+        ),
+        (
+            json!({ "type": "patient", "params": { "size": text } }),
+            bad_param(),
+        ),
+        (
+            json!({ "type": "patient", "params": { "all": text } }),
+            bad_param(),
+        ),
+        (
+            json!({ "type": "patient", "params": { "after": text } }),
+            bad_param(),
+        ),
+        (
+            json!({ "type": "patient", "params": { "after": token(text) } }),
+            bad_param(),
+        ),
+        (json!({ "type": text }), unknown_type()),
+        (
+            json!({ "type": "sys:subscribe", "types": { "patient": { "filter": { "name": text } } } }),
+            framed("sys:ok"),
+        ),
+        (
+            json!({ "type": "sys:subscribe", "types": { "patient": { "filter": { (text): 1 } } } }),
+            bad_param(),
+        ),
+        (
+            json!({ "type": "sys:subscribe", "types": { (text): {} } }),
+            named,
+        ),
+    ] {
+        stage.ask("A16", question.to_string(), &[expected]).await;
+    }
+    let value: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
+    let http = |told: &Told| match told {
+        Told::Reply => status(200, ""),
+        _ => status(400, "bad_param"),
+    };
+    for (query, expected) in [
+        (format!("patient?id={value}"), http(&number)),
+        (format!("patient?key[id]={value}"), http(&number)),
+        (format!("patient?filter[name]={value}"), status(200, "")),
+        (
+            format!("patient?filter[name][like]={value}"),
+            status(200, ""),
+        ),
+        (
+            format!("patient?filter[{value}]=1"),
+            status(400, "bad_param"),
+        ),
+        (
+            format!("patient?filter[name][{value}]=1"),
+            status(400, "bad_param"),
+        ),
+        (format!("patient?order={value}"), status(400, "bad_param")),
+        (format!("patient?page={value}"), status(400, "bad_param")),
+        (format!("patient?after={value}"), status(400, "bad_param")),
+        (format!("{value}?id=1"), status(404, "unknown_type")),
+    ] {
+        let sent = format!(
+            "GET /api/query/{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        );
+        stage.request("A16", sent.as_bytes(), &[expected]).await;
     }
 }
 

@@ -1,12 +1,14 @@
 //! The places in which a token may come, and what is answered where there is none.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value as Json, json};
 
 use super::{
     SECRET, ann, closed_page, fetched, guarded, handshake, is_served, opened, status, with_secret,
 };
 use crate::{
-    support::{Raw, Server, Socket, raw::TEXT, sqlite3},
+    support::{Raw, STANDSTILL, Server, Socket, raw::TEXT, sqlite3},
     wire::{CARE, CARE_TABLES},
 };
 
@@ -309,6 +311,19 @@ async fn a_socket_that_never_says_who_it_is_is_closed() {
         &[("sec-websocket-protocol", "rowcast")],
     );
     assert_eq!(Socket::request(request).await.closed().await.code, 4401);
+}
+
+#[tokio::test]
+async fn whoever_does_not_say_who_he_is_has_ten_seconds() {
+    let server = with_secret("");
+    let begun = Instant::now();
+    // A frame is no token.
+    let mut socket = server.socket("hello=1").await;
+    socket.send(json!({ "type": "sys:ping" })).await;
+    assert_eq!(socket.closed().await.code, 4401);
+    let took = begun.elapsed();
+    let ten = Duration::from_secs(10);
+    assert!(took >= ten && took < ten + 2 * STANDSTILL, "{took:?}");
 }
 
 #[tokio::test]

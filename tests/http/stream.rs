@@ -229,7 +229,9 @@ async fn a_stopping_server_ends_its_streams_after_their_last_events() {
 async fn an_event_source_comes_back_to_a_full_server() {
     let config = format!("[server]\nmax_connections = 1\n{CARE}");
     let server = Server::configured(&config, CARE_TABLES);
-    let _only = server.socket("").await;
+    let mut only = server.socket("").await;
+    // It has its place when it is served, which is a moment after its handshake is answered.
+    only.ask(json!({ "type": "sys:ping", "rid": 1 })).await;
     let ask = || reqwest::Client::new().get(server.url("/api/stream"));
     let answer = ask().send().await.unwrap();
     assert_eq!(answer.status(), 429);

@@ -181,7 +181,10 @@ pub fn is_innocent(what: &str, text: &str) {
 pub fn betrays(text: &str) -> bool {
     let hidden: String = CANARY.bytes().map(|byte| format!("{byte:02x}")).collect();
     let key: String = KEY.bytes().map(|byte| format!("{byte:02x}")).collect();
-    [CANARY, KEY, &hidden, &key]
-        .iter()
-        .any(|told| text.contains(told))
+    // Within other digits it is a time of day.
+    let mut keys = text.match_indices(KEY);
+    keys.any(|(at, _)| !text[..at].ends_with(|before: char| before.is_ascii_digit()))
+        || [CANARY, &hidden, &key]
+            .iter()
+            .any(|told| text.contains(told))
 }

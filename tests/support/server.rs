@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde_json::Value as Json;
@@ -125,7 +126,7 @@ impl Server {
 
     /// Starts the same gateway again as [`Server::restart`] does, and kills it after `life`,
     /// whether it listens by then or not. The process before must have ended.
-    pub fn attempt(&self, life: std::time::Duration) {
+    pub fn attempt(&self, life: Duration) {
         let mut child = command(self.folder(), &self.options, &self.address)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -176,6 +177,16 @@ impl Server {
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The processor time that the process has used, in steps of 10 ms.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name before may hold anything, also blanks and brackets.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
     }
 
     /// Opens a WebSocket to `/socket/all/` with these URL parameters, `""` for none.
