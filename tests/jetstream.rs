@@ -4,6 +4,7 @@
 mod headers;
 mod inboxes;
 mod letters;
+mod revoked;
 
 use std::{
     collections::HashSet,

@@ -23,7 +23,6 @@ use super::{
     denied::NO_ANSWER,
     pull::Pull,
     record::Stored,
-    single::ALONE,
     stream::silent,
 };
 
@@ -80,7 +79,7 @@ pub struct Revocations {
     begins: (i128, u64),
     /// The last message told.
     told: u64,
-    /// After which message the stream could not be followed, and how often.
+    /// After which message that was told the stream could not be followed, and how often.
     in_vain: (u64, u32),
     pause: Option<Duration>,
 }
@@ -288,7 +287,6 @@ impl Revocations {
         let mut revocations = Vec::new();
         loop {
             let seq = last.seq;
-            self.told = seq;
             revocations.push(kept(last));
             let more = match revocations.len() < AT_ONCE {
                 true => pull.ready().map_err(unavailable)?,
@@ -297,6 +295,7 @@ impl Revocations {
             match more {
                 Some((more, _)) => last = more,
                 None => {
+                    self.told = seq;
                     let whole = self.due.take_if(|due| *due <= seq).is_some();
                     return Ok(Told { revocations, whole });
                 }
@@ -318,23 +317,28 @@ impl Revocations {
             self.begins = (created, 1);
             self.in_vain = (0, 0);
         }
+        let (_, mut from) = self.begins;
         let mut revocations = Vec::new();
         let (at, times) = self.in_vain;
-        if times >= IN_VAIN && last.is_some_and(|last| last > at) {
-            let found = bus.one_by_one(stream, at + 1, ALONE).await;
+        let singly = times >= IN_VAIN && last.is_some_and(|last| last > at);
+        if singly {
+            let found = bus.one_by_one(stream, at + 1, AT_ONCE).await;
             let found = found.map_err(unavailable)?;
             tracing::warn!(
                 after = at,
                 messages = found.len(),
                 "the connection to NATS was lost here more than once: revocations are read one by one, as one of them may have headers that are none"
             );
-            self.in_vain = (0, 0);
-            self.begins.1 = found.last().map_or(at, |message| message.seq) + 1;
+            from = found.last().map_or(at, |message| message.seq) + 1;
             revocations.extend(found.into_iter().map(kept));
         }
-        let (_, from) = self.begins;
         let pull = Pull::open(&bus, stream, from).await;
         self.pull = Some(pull.map_err(unavailable)?);
+        // Only now, for whatever fails before drops what was read.
+        self.begins.1 = from;
+        if singly {
+            self.in_vain = (0, 0);
+        }
         self.told = from - 1;
         self.due = last.filter(|last| *last >= from);
         let whole = self.due.is_none();
