@@ -2,6 +2,7 @@
 //! or is told nonsense. What every bus promises is in bus_contract.rs.
 
 mod headers;
+mod illegible;
 mod inboxes;
 mod letters;
 mod revoked;

@@ -11,6 +11,7 @@ mod decode;
 mod denied;
 mod durability;
 mod follow;
+mod illegible;
 mod letters;
 mod lives;
 mod look;
@@ -43,7 +44,7 @@ pub use self::{
     revocations::{REVOKE, Revocations, Told, Untold},
 };
 use self::{
-    connect::Connection, follow::Follower, look::Look, single::Illegible, stream::Ready,
+    connect::Connection, follow::Follower, illegible::Illegible, look::Look, stream::Ready,
     writer::Claim,
 };
 use super::{Bus, Chunk, DeadLetters, Durability, Head, PublishError, Published, ReadError};
@@ -286,6 +287,7 @@ impl JetStreamBus {
             begins: look.begins,
             visible: look.visible,
         };
+        self.illegible().forget(look.stream_first);
         let generation = self.connection.generation();
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((generation, known));
     }

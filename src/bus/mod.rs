@@ -218,11 +218,12 @@ pub trait Bus: Clone + Send + Sync + 'static {
         from: Position,
     ) -> impl Stream<Item = Result<Chunk, ReadError>> + Send + Unpin + 'static;
 
-    /// Reads at most `limit` events just after `after`; none where `after` is the head. The check
+    /// Reads at most `limit` events just after `after`; none only where `after` is the head. The check
     /// of `after` is held against what sits there, if that is still retained.
     ///
     /// # Errors
-    /// See [`ReadError`]: a stretch is whole or refused, never shortened at its beginning.
+    /// See [`ReadError`]: a stretch is never shortened at its beginning, nor has it holes. Where the bus cannot be read
+    /// on any more it may end early: go on after it, or ask again.
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is consumed.

@@ -54,7 +54,7 @@ pub const ENDS: [&[u8]; 10] = [
 ];
 
 /// What the client ends the connection for.
-pub const NONE: [&[u8]; 9] = [
+pub const NONE: [&[u8]; 11] = [
     b"\r\n\r\n",
     b"HTTP/1.1\r\na: b\r\n\r\n",
     b"NATS/1.0",
@@ -63,6 +63,9 @@ pub const NONE: [&[u8]; 9] = [
     b"NATS/1.0\r\na b: c\r\n\r\n",
     b"NATS/1.0\r\nname: M\xfcller\r\n\r\n",
     b"NATS/1.0\r\n: nobody's\r\nNats-Subject: rowcast.change.t\r\n\r\n",
+    // Lines that would go on with one, and follow none.
+    b"NATS/1.0\r\n x\r\n\r\n",
+    b"NATS/1.0\r\na: b\r\n\r\n x\r\n\r\n",
     // For this one it ends itself.
     b"NATS/1.0\r\nX: a\rb\r\n\r\n",
 ];
@@ -76,7 +79,7 @@ pub async fn bus(nats: &Nats, user: &str, role: Role) -> JetStreamBus {
 }
 
 /// The data of applications' events; of anything else what it is.
-fn told(event: &Event) -> String {
+pub fn told(event: &Event) -> String {
     match &event.body {
         Body::Application(data) => data.get().to_owned(),
         Body::Change { checkpoint, .. } => format!("change {}", checkpoint.high),
@@ -85,7 +88,7 @@ fn told(event: &Event) -> String {
 }
 
 /// All that one reader is sent after a place, to the change of that number.
-async fn followed(bus: &JetStreamBus, from: Position, last: &str) -> Vec<(Position, String)> {
+pub async fn followed(bus: &JetStreamBus, from: Position, last: &str) -> Vec<(Position, String)> {
     let mut chunks = bus.subscribe(from);
     let mut all = Vec::new();
     loop {
@@ -272,7 +275,7 @@ async fn white_space_at_the_end_of_a_subject_is_no_part_of_it() {
 }
 
 /// So many connections may be lost by chance on a machine that is busy.
-const BY_CHANCE: u64 = 2;
+pub const BY_CHANCE: u64 = 2;
 
 const EVENT: &str = "{\"type\":\"t\",\"data\":1}";
 

@@ -3,11 +3,14 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     super::{Chunk, Head, ReadError},
     Failure, JetStreamBus,
     connect::jittered,
     denied::Denied,
+    illegible::SPELL,
     look::Look,
     pull::{Pull, Pulled},
     record::{Kind, Stored},
@@ -23,11 +26,24 @@ const CHUNK: usize = 500;
 /// Bytes in one chunk.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
-/// After so many waits in vain at one place what stands there is read by itself: any server may be restarted once.
+/// After so many waits in vain at one place what stands there is read by itself, however legible it seems: any server
+/// may be restarted once.
 const IN_VAIN: u32 = 2;
+
+/// The pause before the stream is asked again, while each message is read by itself, and there was none.
+const POLL: Duration = Duration::from_millis(20);
 
 /// The pause after an error.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How a reader comes by what follows.
+#[derive(Debug)]
+enum Way {
+    /// By a consumer.
+    Pull(Box<Pull>),
+    /// Each message by itself.
+    Singly,
+}
 
 /// One reader's place.
 pub struct Follower {
@@ -49,10 +65,14 @@ pub struct Follower {
     checkpoint: Option<Checkpoint>,
     /// What was known at the beginning.
     begun: Option<Look>,
-    pull: Option<Pull>,
+    way: Option<Way>,
+    /// The connection over which the place was found.
+    generation: u64,
     waiting: VecDeque<Pulled>,
-    /// How often the wait for what follows `looked` has ended in vain, and for which `looked`.
+    /// How often a consumer was waited for in vain for what follows `looked`, and for which `looked`.
     in_vain: (u64, u32),
+    /// Until when messages are read by themselves, since there was one that had to be.
+    spell: Option<Instant>,
     failed: bool,
 }
 
@@ -70,9 +90,11 @@ impl Follower {
             whole: None,
             checkpoint: None,
             begun: None,
-            pull: None,
+            way: None,
+            generation: 0,
             waiting: VecDeque::new(),
             in_vain: (0, 0),
+            spell: None,
             failed: false,
         }
     }
@@ -88,7 +110,7 @@ impl Follower {
             Ok(_) => self.tell(),
             Err(_) => {
                 self.failed = true;
-                self.pull = None;
+                self.way = None;
                 self.waiting.clear();
             }
         }
@@ -100,7 +122,7 @@ impl Follower {
             if let Some((upto, at_head)) = self.whole {
                 return self.catch_up(upto, at_head).await;
             }
-            if self.pull.is_none()
+            if self.way.is_none()
                 && let Some(chunk) = self.begin().await?
             {
                 return Ok(chunk);
@@ -111,13 +133,17 @@ impl Follower {
                 // To begin again tells what is wrong, if anything still is; but not that this user may
                 // begin and not go on.
                 tracing::debug!(error = %err, "following the bus anew");
-                self.pull = None;
-                let times = match self.in_vain {
-                    (looked, times) if looked == self.looked => times,
-                    _ => 0,
-                };
-                self.in_vain = (self.looked, times + 1);
+                if let Some(Way::Pull(_)) = self.way.take() {
+                    let times = match self.in_vain {
+                        (looked, times) if looked == self.looked => times,
+                        _ => 0,
+                    };
+                    self.in_vain = (self.looked, times + 1);
+                }
                 let err = self.bus.reason(err);
+                // Another client is there at once, and nobody need be told that there was none.
+                let renewed = self.bus.connection.renewed(self.generation);
+                let _ = tokio::time::timeout(PAUSE, renewed).await;
                 if err.is::<Denied>() {
                     return Err(ReadError::Unavailable(err));
                 }
@@ -131,6 +157,7 @@ impl Follower {
 
     /// Finds the place again, and whether it still is the same one.
     async fn begin(&mut self) -> Result<Option<Chunk>, ReadError> {
+        self.generation = self.bus.connection.generation();
         let look = self.bus.look().await?;
         self.waiting.clear();
         if look.epoch != self.epoch {
@@ -138,44 +165,39 @@ impl Follower {
         } else {
             self.verify(&look).await?;
         }
-        let mut from = self.looked + 1;
-        let in_vain = self.in_vain.0 == self.looked && self.in_vain.1 >= IN_VAIN;
-        let illegible = self.bus.illegible().next(from) == Some(from);
-        if self.looked < look.stream_last && (in_vain || illegible) {
-            from = self.take_singly(look.stream_last).await?;
-        }
-        let pull = Pull::open(&self.bus, &self.bus.names.stream, from).await;
-        self.pull = Some(pull.map_err(ReadError::Unavailable)?);
+        self.way = Some(match self.is_apart(&look) {
+            true => Way::Singly,
+            false => self
+                .pull(self.looked + 1)
+                .await
+                .map_err(ReadError::Unavailable)?,
+        });
         self.checkpoint = None;
         let at_head = self.looked == look.stream_last && !self.holding;
         self.begun = Some(look);
         Ok(at_head.then(|| self.chunk(Vec::new(), true)))
     }
 
-    /// Takes what follows one by one, past whatever ends the connection each time that it is sent; where to go
-    /// on after that.
-    async fn take_singly(&mut self, last: u64) -> Result<u64, ReadError> {
-        let first = self.looked + 1;
-        let limit = usize::try_from(last - self.looked).unwrap_or(usize::MAX);
+    /// Whether what follows is to be read by itself.
+    fn is_apart(&self, look: &Look) -> bool {
+        let next = self.looked + 1;
+        let mut illegible = self.bus.illegible();
+        let there = next <= look.stream_last;
+        let (at, times) = self.in_vain;
+        if there && at == self.looked && times >= IN_VAIN {
+            illegible.note(next);
+        }
+        self.in_spell() || there && illegible.next(next) == Some(next)
+    }
+
+    fn in_spell(&self) -> bool {
+        self.spell.is_some_and(|until| Instant::now() < until)
+    }
+
+    async fn pull(&self, from: u64) -> Result<Way, Failure> {
         let stream = &self.bus.names.stream;
-        let found = self.bus.one_by_one(stream, first, limit).await;
-        let mut found = found.map_err(ReadError::Unavailable)?;
-        // Of what has come since the consumer tells.
-        found.retain(|message| message.seq <= last);
-        tracing::warn!(
-            offset = first,
-            messages = found.len(),
-            "the connection to NATS was lost here more than once: messages are read one by one, as one of them may have headers that are none"
-        );
-        let pulled = found.into_iter().map(|message| {
-            let pending = last.saturating_sub(message.seq);
-            (message, pending)
-        });
-        self.waiting.extend(pulled);
-        Ok(self
-            .waiting
-            .back()
-            .map_or(first, |(message, _)| message.seq + 1))
+        let pull = Pull::open(&self.bus, stream, from).await?;
+        Ok(Way::Pull(Box::new(pull)))
     }
 
     /// Refuses to go on where the stream is not the one that was followed.
@@ -228,10 +250,12 @@ impl Follower {
         self.checkpoint = None;
     }
 
-    /// Waits for messages, and takes along those that have come with the first.
+    /// Waits for messages, and takes along those that have come with the first. There may be none yet.
     async fn wait(&mut self) -> Result<(), Failure> {
-        let Some(pull) = &mut self.pull else {
-            return Ok(());
+        let pull = match &mut self.way {
+            Some(Way::Pull(pull)) => pull,
+            Some(Way::Singly) => return self.wait_singly().await,
+            None => return Ok(()),
         };
         let first = pull.next(&self.bus).await?;
         let mut bytes = first.0.payload.len();
@@ -253,6 +277,40 @@ impl Follower {
         Ok(())
     }
 
+    /// Reads what follows one by one, past whatever the client cannot read; and once nothing of that kind has come for
+    /// some time, goes on with a consumer.
+    async fn wait_singly(&mut self) -> Result<(), Failure> {
+        let (stream, first) = (&self.bus.names.stream, self.looked + 1);
+        let read = self.bus.singly(stream, first, CHUNK).await?;
+        if self.bus.connection.generation() != self.generation {
+            // The server may be back with another stream.
+            return Err("the connection is a new one".into());
+        }
+        if read.illegible {
+            if !self.in_spell() {
+                tracing::warn!(
+                    offset = first,
+                    messages = read.messages.len(),
+                    "messages are read one by one for a while: one of them has headers that are none"
+                );
+            }
+            self.spell = Some(Instant::now() + SPELL);
+        }
+        let mut left = read.messages.len() as u64 + u64::from(!read.whole);
+        self.waiting
+            .extend(read.messages.into_iter().map(|message| {
+                left -= 1;
+                (message, left)
+            }));
+        if !self.in_spell() {
+            let next = self.waiting.back().map_or(first, |(last, _)| last.seq + 1);
+            self.way = Some(self.pull(next).await?);
+        } else if self.waiting.is_empty() {
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
     /// What can be delivered of the messages that wait, all of one epoch.
     fn take(&mut self) -> Option<Chunk> {
         let mut deliveries = Vec::new();
@@ -262,7 +320,7 @@ impl Follower {
             }
             if message.seq != self.looked + 1 {
                 // Something is missing: to begin again finds out what.
-                self.pull = None;
+                self.way = None;
                 self.waiting.clear();
                 break;
             }

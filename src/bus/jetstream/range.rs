@@ -29,35 +29,82 @@ const STEP_BYTES: usize = 8 * 1024 * 1024;
 
 impl JetStreamBus {
     /// Messages from `from` on, at most `limit` and [`STEP`], in their order; holes stay holes.
-    /// None where there is nothing at or after `from`. Fewer than there are where one stands in the way that ends
-    /// the connection, or is known to.
+    /// None where there is nothing at or after `from`. Fewer than there are, and at least one, where a message stands
+    /// in the way that the client cannot read, or the connection was lost.
     pub(super) async fn range(&self, from: u64, limit: usize) -> Result<Vec<Stored>, Failure> {
-        let illegible = self.illegible().next(from);
-        if illegible == Some(from) {
-            return self.one_by_one(&self.names.stream, from, limit).await;
+        let limit = limit.min(STEP);
+        let (illegible, expected) = {
+            let illegible = self.illegible();
+            (illegible.next(from), illegible.are_expected())
+        };
+        if illegible == Some(from) || expected {
+            return self.alone(from, limit, expected).await;
         }
         let before = illegible.and_then(|there| usize::try_from(there - from).ok());
         let limit = before.map_or(limit, |before| limit.min(before));
         let generation = self.connection.generation();
         let mut found = Vec::new();
-        let lost = tokio::select! {
+        tokio::select! {
             // What has come before the end of the connection counts.
             biased;
-            read = self.read_range(from, limit, &mut found) => read.map(|()| false)?,
-            () = self.connection.lost(generation) => true,
-        };
-        let mut certain = self.certain(found).await?;
-        if lost {
-            // Perhaps for what stands next: whoever asks for it anew must not have it sent again.
-            let next = certain.last().map_or(from, |last| last.seq + 1);
-            let limit = limit.min(STEP).saturating_sub(certain.len());
-            match self.one_by_one(&self.names.stream, next, limit).await {
-                Err(err) if certain.is_empty() => return Err(err),
-                Err(_) => {}
-                Ok(alone) => certain.extend(alone),
+            read = self.read_range(from, limit, &mut found) => {
+                read?;
+                return self.certain(found).await;
             }
+            () = self.connection.lost(generation) => {}
         }
-        Ok(certain)
+        let found = self.certain(found).await?;
+        self.past(from, limit, found).await
+    }
+
+    /// These, which had come when the connection was lost, and what follows them: perhaps it was lost for that, and
+    /// whoever asks for it anew must not have it sent again.
+    async fn past(
+        &self,
+        from: u64,
+        limit: usize,
+        mut found: Vec<Stored>,
+    ) -> Result<Vec<Stored>, Failure> {
+        let room = limit.saturating_sub(found.len());
+        let Some(last) = found.last() else {
+            let read = self.alone(from, room, true).await?;
+            self.suspect(read.first());
+            return Ok(read);
+        };
+        // The last of them is read again: the server may be back with another stream.
+        let Ok(read) = self.alone(last.seq, room.saturating_add(1), true).await else {
+            return Ok(found);
+        };
+        let mut more = read.into_iter();
+        let again = more.next();
+        if again.is_none_or(|again| (again.seq, again.at_ns) != (last.seq, last.at_ns)) {
+            return Err("the stream has changed while it was read".into());
+        }
+        self.suspect(more.as_slice().first());
+        found.extend(more);
+        Ok(found)
+    }
+
+    /// Remembers what did not come any more before the connection was lost, however legible it may seem.
+    fn suspect(&self, first: Option<&Stored>) {
+        if let Some(first) = first {
+            self.illegible().note(first.seq);
+        }
+    }
+
+    /// As [`Self::range`], read one by one. Where more that have to be are expected, and one is found, they are for
+    /// some time longer.
+    async fn alone(
+        &self,
+        from: u64,
+        limit: usize,
+        expecting: bool,
+    ) -> Result<Vec<Stored>, Failure> {
+        let read = self.singly(&self.names.stream, from, limit).await?;
+        if expecting && read.illegible {
+            self.illegible().expect_more();
+        }
+        Ok(read.messages)
     }
 
     /// Reads those again, of the leader, above which the server has written their places where they cannot be told

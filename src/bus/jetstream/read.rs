@@ -14,7 +14,7 @@ use crate::{
 const TRIES: usize = 50;
 
 impl JetStreamBus {
-    /// At most `limit` deliveries just after `after`.
+    /// At most `limit` deliveries just after `after`; fewer where not all can be read now.
     pub(super) async fn stretch(
         &self,
         after: Position,
@@ -47,7 +47,11 @@ impl JetStreamBus {
         };
         let mut next = from + deliveries.len() as u64;
         while next <= upto {
-            let step = self.whole(&after.epoch, next, upto).await?;
+            let step = match self.whole(&after.epoch, next, upto).await {
+                // What there is already need not be read again.
+                Err(ReadError::Unavailable(_)) if !deliveries.is_empty() => break,
+                step => step?,
+            };
             next += step.len() as u64;
             deliveries.extend(step);
         }

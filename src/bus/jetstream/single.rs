@@ -1,10 +1,8 @@
-//! One message by itself. The server stores whatever a publisher writes above his message, headers or not, and the
-//! client ends the connection over which it comes upon what it cannot read, however often that is asked for. So what
-//! stands in the way of a follower or of a range is read here, from JSON, and as far as it can be.
+//! One message by itself. What the client cannot read stands in the way of a follower or of a range, however often it
+//! is asked for: it is read here, from JSON, and as far as it can be.
 
-use std::collections::BTreeSet;
-
-use async_nats::{HeaderMap, HeaderName, HeaderValue, RequestErrorKind, StatusCode};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, RequestErrorKind};
+use futures_util::future::join_all;
 use serde::Deserialize;
 
 use super::{
@@ -12,19 +10,37 @@ use super::{
     batch::ServerError,
     connect::{PRODUCER_INBOX, REQUEST_TIMEOUT, inbox_of},
     denied::{Denied, NO_ANSWER},
+    illegible::{is_legible, is_legible_subject},
     record::{Stored, subject},
     stream::silent,
 };
 use crate::row::unbase64;
 
-/// Messages read one by one where a range or a consumer cannot be: each is a request of its own.
+/// Messages read one by one after the last one that has to be: each is a request of its own.
 pub const ALONE: usize = 64;
 
-/// Messages that are remembered as ones that the client cannot read.
-const KNOWN: usize = 4096;
+/// Messages asked for at once.
+const ABREAST: usize = 16;
+
+/// Bytes after which no more are read.
+const BYTES: usize = 4 * 1024 * 1024;
 
 /// The server's code for a sequence at which there is nothing.
 const NO_MESSAGE: u64 = 10037;
+
+/// Messages that were read one by one.
+#[derive(Debug, Default)]
+pub struct Singly {
+    /// In their order; holes stay holes.
+    pub messages: Vec<Stored>,
+    /// Whether the client could not have read one of them.
+    pub illegible: bool,
+    /// Whether the stream had nothing after them.
+    pub whole: bool,
+    bytes: usize,
+    /// Those after the last one that could not be read.
+    plain: usize,
+}
 
 #[derive(Deserialize)]
 struct Answer {
@@ -44,26 +60,6 @@ struct There {
     data: String,
 }
 
-/// Sequences of the stream of events at which the client ends its connection, or itself: whoever reads on passes them
-/// by. To know too few of them, or wrong ones, costs time only.
-#[derive(Debug, Default)]
-pub struct Illegible(BTreeSet<u64>);
-
-impl Illegible {
-    /// Remembers one, and forgets the first where there are too many.
-    pub fn note(&mut self, seq: u64) {
-        self.0.insert(seq);
-        if self.0.len() > KNOWN {
-            self.0.pop_first();
-        }
-    }
-
-    /// The first one from there on.
-    pub fn next(&self, from: u64) -> Option<u64> {
-        self.0.range(from..).next().copied()
-    }
-}
-
 impl JetStreamBus {
     /// The message of a sequence, if it is still there, with those of its headers that can be read.
     pub(super) async fn at(&self, seq: u64) -> Result<Option<Stored>, Failure> {
@@ -77,29 +73,74 @@ impl JetStreamBus {
         found.map(There::read).transpose()
     }
 
-    /// Messages of a stream from `from` on, of which there are at most `limit` and [`ALONE`], over holes and past
-    /// whatever else stands in the way; none where there is nothing at or after `from`.
+    /// Messages of a stream from `from` on, over holes and past whatever else stands in the way; none where there is
+    /// nothing at or after `from`. At most `limit`; fewer where [`ALONE`] in a row could have been read otherwise.
     pub(super) async fn one_by_one(
         &self,
         stream: &str,
         from: u64,
         limit: usize,
     ) -> Result<Vec<Stored>, Failure> {
-        let mut found = Vec::new();
+        let read = self.singly(stream, from, limit).await;
+        read.map(|read| read.messages)
+    }
+
+    /// As [`Self::one_by_one`], with what was found out. At least one message where there is any, or an error.
+    pub(super) async fn singly(
+        &self,
+        stream: &str,
+        from: u64,
+        limit: usize,
+    ) -> Result<Singly, Failure> {
+        let mut read = Singly::default();
         let mut next = from;
-        while found.len() < limit.min(ALONE) {
+        while read.room(limit) > 0 {
             let ask = serde_json::json!({ "seq": next, "next_by_subj": ">" });
             match self.get(stream, &ask).await {
-                Ok(None) => break,
-                Ok(Some(there)) => {
-                    next = there.seq + 1;
-                    found.push(there.read()?);
+                Ok(None) => {
+                    read.whole = true;
+                    break;
                 }
-                Err(_) if !found.is_empty() => break,
+                Ok(Some(there)) => {
+                    read.put(there)?;
+                    if !self.abreast(stream, limit, &mut read).await? {
+                        break;
+                    }
+                    next = read.messages.last().map_or(next, |last| last.seq + 1);
+                }
+                Err(_) if !read.messages.is_empty() => break,
                 Err(err) => return Err(err),
             }
         }
-        Ok(found)
+        Ok(read)
+    }
+
+    /// Reads on until there is a hole, some at once; false where it failed.
+    async fn abreast(
+        &self,
+        stream: &str,
+        limit: usize,
+        read: &mut Singly,
+    ) -> Result<bool, Failure> {
+        let mut abreast = 1;
+        while let Some(last) = read.messages.last().map(|last| last.seq)
+            && let room @ 1.. = read.room(limit)
+        {
+            // Never many more than there are: mostly these are the newest, and few.
+            let asked = (last + 1..).take(room.min(abreast)).map(|seq| async move {
+                let ask = serde_json::json!({ "seq": seq });
+                self.get(stream, &ask).await
+            });
+            for there in join_all(asked).await {
+                match there {
+                    Ok(Some(there)) => read.put(there)?,
+                    Ok(None) => return Ok(true),
+                    Err(_) => return Ok(false),
+                }
+            }
+            abreast = (abreast * 2).min(ABREAST);
+        }
+        Ok(true)
     }
 
     /// Whether this process has, or its URL names, a producer's user, who lacks what a gateway needs.
@@ -179,6 +220,26 @@ enum Lost {
     Answer,
 }
 
+impl Singly {
+    /// How many more are to be read.
+    fn room(&self, limit: usize) -> usize {
+        let room = limit.saturating_sub(self.messages.len());
+        let room = room.min(ALONE.saturating_sub(self.plain));
+        if self.bytes < BYTES { room } else { 0 }
+    }
+
+    fn put(&mut self, there: There) -> Result<(), Failure> {
+        match there.is_legible() {
+            true => self.plain += 1,
+            false => (self.illegible, self.plain) = (true, 0),
+        }
+        let message = there.read()?;
+        self.bytes += message.payload.len();
+        self.messages.push(message);
+        Ok(())
+    }
+}
+
 impl There {
     fn read(self) -> Result<Stored, Failure> {
         let at: jiff::Timestamp = self.time.parse()?;
@@ -195,29 +256,8 @@ impl There {
     /// Whether the client can read it wherever it comes from.
     fn is_legible(&self) -> bool {
         let block = unbase64(&self.hdrs);
-        // JSON has U+FFFD for what is no UTF-8.
-        let breaks = |char: char| char.is_whitespace() || char == char::REPLACEMENT_CHARACTER;
-        !self.subject.contains(breaks)
-            && block.is_some_and(|block| block.is_empty() || is_legible(&block))
+        is_legible_subject(&self.subject) && block.is_some_and(|block| is_legible(&block))
     }
-}
-
-/// Whether the client can read a block of headers.
-fn is_legible(block: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(block) else {
-        return false;
-    };
-    let mut lines = text.lines();
-    let first = lines.next().and_then(|line| line.strip_prefix("NATS/1.0"));
-    let status = first.and_then(|first| first.trim().split(' ').next());
-    let status = status.is_some_and(|text| text.is_empty() || text.parse::<StatusCode>().is_ok());
-    status
-        && lines.filter(|line| !line.is_empty()).all(|line| {
-            // What follows a line that is none begins with a space, and belongs to the one before.
-            let header = line.split_once(':');
-            let named = header.is_some_and(|(name, _)| name.parse::<HeaderName>().is_ok());
-            !line.contains('\r') && (named || line.starts_with(char::is_whitespace))
-        })
 }
 
 /// The headers of a message as the client reads them, without the lines that are none; and without a last one of two
@@ -285,34 +325,5 @@ mod tests {
                 String::from_utf8_lossy(block)
             );
         }
-    }
-
-    #[test]
-    fn what_the_client_cannot_read_is_known() {
-        for block in [
-            &b"NATS/1.0\r\n\r\n"[..],
-            b"NATS/1.0 404 No\r\na: b\r\n c\r\n\r\n",
-            b"NATS/1.0\r\na:b",
-        ] {
-            assert!(is_legible(block), "{:?}", String::from_utf8_lossy(block));
-        }
-        for block in [
-            &b"\r\n\r\n"[..],
-            b"HTTP/1.1\r\na: b\r\n\r\n",
-            b"NATS/1.0 many\r\n\r\n",
-            b"NATS/1.0\r\nno headers\r\n\r\n",
-            b"NATS/1.0\r\na b: c\r\n\r\n",
-            b"NATS/1.0\r\na: \xfc\r\n\r\n",
-            b"NATS/1.0\r\nX: a\rb\r\n\r\n",
-        ] {
-            assert!(!is_legible(block), "{:?}", String::from_utf8_lossy(block));
-        }
-        let mut illegible = Illegible::default();
-        for seq in 1..=5000 {
-            illegible.note(seq);
-        }
-        assert_eq!(illegible.0.len(), KNOWN);
-        assert_eq!(illegible.next(4000), Some(4000));
-        assert_eq!(illegible.next(5001), None);
     }
 }
