@@ -393,9 +393,10 @@ async fn a_gateway_lives_without_database_and_bus_and_begins_by_itself() {
     // A browser's EventSource would never ask again if it were told so.
     let stream = reqwest::Client::new().get(gateway.url("/api/stream"));
     let answer = stream.header("accept", "text/event-stream").send();
-    assert_eq!(
-        answer.await.unwrap().text().await.unwrap(),
-        "retry: 1000\n\n"
+    let told = answer.await.unwrap().text().await.unwrap();
+    assert!(
+        told.starts_with("retry: 1") && told.ends_with("\n\n"),
+        "{told}"
     );
     stack.cluster.start();
     stack.nats.restart();

@@ -54,10 +54,11 @@ async fn whatever_subject_nonsense_has_it_becomes_one_dead_letter_like_the_other
         .collect();
     let expected = BTreeSet::from([
         ("unknown", "rowcast.event.a\u{fffd}b"),
-        ("unknown", "rowcast.event.\u{fffd}"),
+        // White space at the end is no part of it.
+        ("unknown", "rowcast.event."),
         ("unknown", "rowcast.event.a\u{fffd}b\u{fffd}"),
         ("unknown", "rowcast.event.M\u{fffd}ller"),
-        ("unknown", "rowcast.event.a\u{2003}b\u{fffd}"),
+        ("unknown", "rowcast.event.a\u{2003}b"),
         ("unknown", "rowcast.event.a.b"),
         ("unknown", &long[..500]),
         ("t", "rowcast.event.t"),
