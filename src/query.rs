@@ -1,13 +1,14 @@
 //! Direct queries. Loops take them from sockets and HTTP and run them on the store, a bounded number
 //! at a time; each gets exactly one answer.
 //!
-//! What an index answers does not wait behind what may take seconds: all but one of the store's
-//! connections are for everybody, and the last one is kept for rows by their key and for quick first pages.
+//! What an index answers does not wait behind what may take seconds: of the store's connections the last one is kept
+//! for rows by their key, and the one before it for these and for first pages that are known to be quick.
 //! And nobody waits behind all that somebody else has asked for: what may take long is read in turns.
 
 mod descriptions;
 mod first_pages;
 mod marks;
+mod reader;
 mod requests;
 mod shared;
 mod turns;
@@ -20,14 +21,14 @@ use descriptions::Descriptions;
 use first_pages::FirstPages;
 use marks::SETTLE_SLOW;
 pub use marks::{Marks, SETTLE};
+use reader::Reader;
 use requests::Requests;
 use shared::{Key, Shared};
-use turns::{Closed, Lines, Standing, Turn, Turns, Who};
+use turns::{Closed, Lines, Standing, Turns, Who};
 
 use crate::{
     callers::Asker,
-    horizon::Horizon,
-    metrics::{Health, Metrics, Part},
+    metrics::{Health, Metrics},
     protocol::{ErrorCode, Failure, Params, Select},
     store::{Snapshot, Store, StoreError},
     topic::{Base, Table, Topic},
@@ -42,9 +43,6 @@ const RETRY_AFTER_MS: u32 = 250;
 /// How much longer than the store's own timeout an answer is waited for.
 const SLACK: Duration = Duration::from_millis(500);
 
-/// How long who has not asked for a page waits for the gateway's turn to read it.
-const PATIENCE: Duration = Duration::from_millis(500);
-
 /// How much may be asked.
 #[derive(Debug, Clone, Copy)]
 pub struct QueryLimits {
@@ -52,7 +50,7 @@ pub struct QueryLimits {
     pub timeout: Duration,
     /// Reads of all who ask that wait for their turn; the next is refused with 429.
     pub waiting: usize,
-    /// Queries without a socket under way at once, and as many for rows by their key; the next is refused with 429.
+    /// Queries without a socket under way at once, and as many that are quick; the next is refused with 429.
     pub requests: usize,
     /// Reads that the store runs at once.
     pub connections: usize,
@@ -64,7 +62,8 @@ pub struct Queries(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    short: mpsc::Sender<Ask>,
+    rows: mpsc::Sender<Ask>,
+    pages: mpsc::Sender<Ask>,
     long: Lines,
     shared: Shared,
     descriptions: Descriptions,
@@ -82,6 +81,13 @@ struct Read {
     topic: Arc<Topic>,
 }
 
+/// By which way a read comes to the store.
+enum Lane {
+    Rows,
+    Pages,
+    Turns,
+}
+
 enum Ask {
     Read(Read),
     Describe(Arc<Topic>, oneshot::Sender<Result<Table, StoreError>>),
@@ -90,8 +96,11 @@ enum Ask {
 /// The receiving end, for [`run`].
 #[derive(Debug)]
 pub struct Inbox {
-    short: mpsc::Receiver<Ask>,
+    rows: mpsc::Receiver<Ask>,
+    pages: mpsc::Receiver<Ask>,
     long: Turns,
+    /// Connections that are not kept for rows.
+    common: Arc<Semaphore>,
     shared: Shared,
     first_pages: FirstPages,
     marks: Marks,
@@ -99,13 +108,16 @@ pub struct Inbox {
 
 /// A handle to ask with, and the inbox for the loop.
 pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
-    let (short, short_asks) = mpsc::channel(limits.waiting);
-    let places = limits.connections.saturating_sub(1).max(1);
+    let (rows, row_asks) = mpsc::channel(limits.waiting);
+    let (pages, page_asks) = mpsc::channel(limits.waiting);
+    let common = limits.connections.saturating_sub(1).max(1);
+    let places = common.saturating_sub(1).max(1);
     let (long, turns) = turns::lines(limits.waiting, places);
     let (shared, marks) = (Shared::default(), Marks::default());
     let first_pages = FirstPages::default();
     let queries = Queries(Arc::new(Inner {
-        short,
+        rows,
+        pages,
         long,
         shared: shared.clone(),
         descriptions: Descriptions::default(),
@@ -118,8 +130,10 @@ pub fn channel(limits: QueryLimits, metrics: Metrics) -> (Queries, Inbox) {
     (
         queries,
         Inbox {
-            short: short_asks,
+            rows: row_asks,
+            pages: page_asks,
             long: turns,
+            common: Arc::new(Semaphore::new(common)),
             shared,
             first_pages,
             marks,
@@ -139,42 +153,13 @@ pub async fn run(store: impl Store, inbox: Inbox, health: Health, metrics: Metri
         health,
         metrics,
     });
+    let running = Arc::new(Semaphore::new(RUNNING));
     tokio::join!(
-        serve(&reader, inbox.short),
-        serve_in_turns(&reader, inbox.long),
+        reader::serve(&reader, inbox.rows, running),
+        reader::serve(&reader, inbox.pages, inbox.common.clone()),
+        reader::serve_in_turns(&reader, inbox.long, inbox.common),
     );
     marking.abort();
-}
-
-/// Reads what is asked for as it comes.
-async fn serve(reader: &Arc<Reader<impl Store>>, mut asks: mpsc::Receiver<Ask>) {
-    let running = Arc::new(Semaphore::new(RUNNING));
-    while let Some(ask) = asks.recv().await {
-        let Ok(permit) = running.clone().acquire_owned().await else {
-            break;
-        };
-        let reader = reader.clone();
-        tokio::spawn(async move {
-            let _permit = permit;
-            match ask {
-                Ask::Read(read) => reader.read_on(&read).await,
-                Ask::Describe(topic, reply) => {
-                    let found = reader.store.describe(topic).await;
-                    tell(&reader.health, found.as_ref().err());
-                    // An asker that has gone needs no answer.
-                    let _ = reply.send(found);
-                }
-            }
-        });
-    }
-}
-
-/// Reads what may take long, whoever's turn it is.
-async fn serve_in_turns(reader: &Arc<Reader<impl Store>>, mut turns: Turns) {
-    while let Some(turn) = turns.next().await {
-        let reader = reader.clone();
-        tokio::spawn(async move { reader.read_once(turn).await });
-    }
 }
 
 /// Whether a read is the first page of a topic as it is when nothing more is asked for.
@@ -188,69 +173,6 @@ fn is_row(topic: &Topic, select: &Select) -> bool {
     matches!((base, select), (Some(Base::Table(_)), Select::Id(_)))
 }
 
-/// What a read is done with.
-struct Reader<S> {
-    store: S,
-    shared: Shared,
-    first_pages: FirstPages,
-    marks: Marks,
-    health: Health,
-    metrics: Metrics,
-}
-
-impl<S: Store> Reader<S> {
-    /// Reads as long as somebody waits for this read.
-    async fn read_on(&self, read: &Read) {
-        loop {
-            // All who are about to ask for the same join first: on a busy machine that is one read for
-            // many, and on an idle one it takes no time.
-            tokio::task::yield_now().await;
-            let Some(askers) = self.shared.begin(&read.key) else {
-                return;
-            };
-            self.read(read, askers).await;
-        }
-    }
-
-    /// Reads for those who wait now, if anybody still does.
-    async fn read_once(&self, mut turn: Turn) {
-        tokio::task::yield_now().await;
-        let askers = turn.begin();
-        if !askers.is_empty() {
-            self.read(&turn.read, askers).await;
-        }
-    }
-
-    async fn read(&self, Read { key, topic }: &Read, askers: Vec<shared::Reply>) {
-        let found = self
-            .store
-            .snapshot(topic.clone(), key.select().clone())
-            .await;
-        self.metrics.query(outcome(&found));
-        if is_first_page(key.select()) {
-            match &found {
-                Ok(snapshot) => self.first_pages.took(&topic.name, Some(snapshot.took)),
-                Err(StoreError::Timeout) => self.first_pages.took(&topic.name, None),
-                Err(_) => {}
-            }
-        }
-        tell(&self.health, found.as_ref().err());
-        match found {
-            Ok(mut snapshot)
-                if key.placed() && matches!(snapshot.horizon, Some(Horizon::Visible(_))) =>
-            {
-                let marks = self.marks.clone();
-                // The next read need not wait for this one's mark.
-                tokio::spawn(async move {
-                    snapshot.settled = marks.settled().await;
-                    answer(askers, Ok(snapshot));
-                });
-            }
-            found => answer(askers, found.map_err(Failure::from)),
-        }
-    }
-}
-
 /// Tells all who wait for a read.
 fn answer(askers: Vec<shared::Reply>, found: Result<Snapshot, Failure>) {
     let found = found.map(Arc::new);
@@ -260,28 +182,9 @@ fn answer(askers: Vec<shared::Reply>, found: Result<Snapshot, Failure>) {
     }
 }
 
-fn outcome<T>(found: &Result<T, StoreError>) -> &'static str {
-    match found {
-        Ok(_) => "ok",
-        Err(StoreError::BadParam(_)) => ErrorCode::BadParam.slug(),
-        Err(StoreError::Timeout) => ErrorCode::QueryTimeout.slug(),
-        Err(StoreError::Gone(_) | StoreError::Unavailable(_)) => ErrorCode::DbUnavailable.slug(),
-    }
-}
-
-fn tell(health: &Health, failure: Option<&StoreError>) {
-    match failure {
-        Some(StoreError::Unavailable(err)) => health.down(Part::Store, err),
-        Some(StoreError::Timeout) => {}
-        // Told by the source already; other topics are served.
-        Some(StoreError::Gone(reason)) => tracing::debug!(reason, "a topic cannot be served"),
-        Some(StoreError::BadParam(_)) | None => health.up(Part::Store),
-    }
-}
-
 impl Queries {
     /// Runs one read, or shares one that has not begun yet, and waits for its rows and for how far
-    /// the stream must come to hold what it saw. What may take long ([`Self::is_long`]) is read when it is the asker's
+    /// the stream must come to hold what it saw. What may take long ([`Self::lane`]) is read when it is the asker's
     /// turn; all of whom it is not known who they are have one together.
     ///
     /// # Errors
@@ -301,18 +204,10 @@ impl Queries {
             .await
     }
 
-    /// As [`Self::snapshot`], the first page of a topic of which everybody sees the same, for somebody who has
-    /// not asked for it: in the gateway's line, and it is given up early where that does not come.
-    ///
-    /// # Errors
-    /// The [`Failure`] why it is not read.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: the answer is thrown away.
-    pub async fn fresh_page(&self, topic: Arc<Topic>) -> Result<Arc<Snapshot>, Failure> {
-        let key = Key::of(&topic, Select::Page(Params::default()), true);
-        self.ask(Who::Gateway, Read { key, topic }, Some(PATIENCE))
-            .await
+    /// Whether a topic's first page is read without waiting for a turn.
+    pub fn is_at_hand(&self, topic: &Topic) -> bool {
+        let page = Key::of(topic, Select::Page(Params::default()), true);
+        self.0.first_pages.is_quick(&page)
     }
 
     /// As [`Self::snapshot`], of the gateway's own accord, which need not know the place in the stream, and waits for
@@ -340,25 +235,33 @@ impl Queries {
         patience: Option<Duration>,
     ) -> Result<Arc<Snapshot>, Failure> {
         let (reply, answer) = oneshot::channel();
+        let asks = match self.lane(&read) {
+            Lane::Turns => {
+                let standing = self.line_up(who, read, reply);
+                return self.told(answer, standing, patience).await;
+            }
+            Lane::Rows => &self.0.rows,
+            Lane::Pages => &self.0.pages,
+        };
         let shared = &self.0.shared;
-        if self.is_long(&read.topic, read.key.select()) {
-            let standing = self.line_up(who, read, reply);
-            return self.told(answer, standing, patience).await;
-        }
         if shared.join(&read.key, reply) {
             let key = read.key.clone();
-            if let Err(failure) = self.send(Ask::Read(read)) {
+            if let Err(failure) = self.send(asks, Ask::Read(read)) {
                 shared.refuse(&key, &failure);
             }
         }
         self.answer(answer).await?
     }
 
-    /// Whether a read may take long: nothing is known of what scans a table, or sorts it, or is the operator's own
+    /// What may take long has its turns: nothing is known of what scans a table, or sorts it, or is the operator's own
     /// query, nor of a first page before one was read.
-    fn is_long(&self, topic: &Topic, select: &Select) -> bool {
-        let is_quick = || self.0.first_pages.are_quick(&topic.name);
-        !(is_row(topic, select) || is_first_page(select) && is_quick())
+    fn lane(&self, read: &Read) -> Lane {
+        let select = read.key.select();
+        match is_row(&read.topic, select) {
+            true => Lane::Rows,
+            false if is_first_page(select) && self.0.first_pages.is_quick(&read.key) => Lane::Pages,
+            false => Lane::Turns,
+        }
     }
 
     /// Waits for a read: for its turn, and from then on as for every other. So what is read is also answered, however
@@ -375,13 +278,12 @@ impl Queries {
                 None => Some((&mut answer).await),
             }
         };
-        match (turn.await, standing) {
-            (Some(answered), _) => answered.map_err(|_| ErrorCode::Internal)?,
-            (None, Some(standing)) if !standing.is_called() => {
-                standing.give_up();
-                Err(ErrorCode::QueryTimeout.into())
+        match turn.await {
+            Some(answered) => answered.map_err(|_| ErrorCode::Internal)?,
+            None if standing.as_ref().is_some_and(Standing::is_called) => {
+                self.answer(answer).await?
             }
-            (None, _standing) => self.answer(answer).await?,
+            None => Err(ErrorCode::QueryTimeout.into()),
         }
     }
 
@@ -408,7 +310,7 @@ impl Queries {
     /// Cancel safe.
     pub async fn describe(&self, topic: Arc<Topic>) -> Result<Table, Failure> {
         let (reply, answer) = oneshot::channel();
-        self.send(Ask::Describe(topic, reply))?;
+        self.send(&self.0.rows, Ask::Describe(topic, reply))?;
         self.answer(answer).await?.map_err(Failure::from)
     }
 
@@ -417,8 +319,8 @@ impl Queries {
         &self.0.marks
     }
 
-    fn send(&self, ask: Ask) -> Result<(), Failure> {
-        self.0.short.try_send(ask).map_err(|err| match err {
+    fn send(&self, asks: &mpsc::Sender<Ask>, ask: Ask) -> Result<(), Failure> {
+        asks.try_send(ask).map_err(|err| match err {
             mpsc::error::TrySendError::Full(_) => self.refuse("reads"),
             mpsc::error::TrySendError::Closed(_) => ErrorCode::DbUnavailable.into(),
         })

@@ -287,7 +287,7 @@ async fn who_asks_while_others_have_all_places_has_the_next() {
         let (stack, _besieging) = besieged(connections, greedy).await;
         answered(&stack.gateways[0], 12).await
     };
-    let asked = join_all([asked(2, 1), asked(4, 3)]).await;
+    let asked = join_all([asked(3, 1), asked(5, 3)]).await;
     assert!(
         asked.iter().all(|answered| *answered >= 10),
         "{asked:?} of 12"
@@ -296,7 +296,7 @@ async fn who_asks_while_others_have_all_places_has_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_in_vain_and_asks_again_has_his_turn_however_many_want_more() {
-    let (stack, _besieging) = besieged(4, 9).await;
+    let (stack, _besieging) = besieged(5, 9).await;
     let answered = answered(&stack.gateways[0], 12).await;
     assert!(answered >= 3, "{answered} of 12");
 }
@@ -315,7 +315,7 @@ key = [\"id\"]
     );
     let tables = "CREATE TABLE t (id int PRIMARY KEY);";
     // Each has his turn every eleven seconds, and waits for two and a half.
-    let limits = "query_timeout_ms = 1000\nread_connections = 2";
+    let limits = "query_timeout_ms = 1000\nread_connections = 3";
     let stack = Stack::with(&config, tables, 1, limits);
     let server = &stack.gateways[0];
     let ask = async |number: u32| {
@@ -367,6 +367,47 @@ async fn a_page_that_cannot_be_read_in_time_holds_up_no_other() {
         let took = written.elapsed();
         assert!(took < SOON, "page {n} after {took:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_returns_while_a_slow_page_is_read_has_it_neither_read_nor_pushed_again() {
+    let topics = "
+[[topics]]
+type = \"slow\"
+query = \"SELECT 1 AS id, n, pg_sleep(0.4)::text AS slept FROM t WHERE id = 1\"
+watch = [\"t\"]
+key = [\"id\"]
+";
+    let tables = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 0);";
+    let stack = Stack::new(topics, tables, 1);
+    let server = &stack.gateways[0];
+    let mut listener = server.socket("types=slow").await;
+    let write = |n: u32| stack.database.sql(&format!("UPDATE t SET n = {n}"));
+    write(1);
+    let page = listener.next_where("a page", |frame| frame["data"][0]["n"] == 1);
+    let since = page.await["cursor"].as_str().unwrap().to_owned();
+    write(2);
+    let mut pace = interval(Duration::from_millis(150));
+    for _ in 0..20 {
+        pace.tick().await;
+        drop(server.socket(&format!("types=slow&since={since}")).await);
+    }
+    let mut last = server.socket(&format!("types=slow&since={since}")).await;
+    let page = last.next_where("a page", |frame| frame["type"] == "slow");
+    assert_eq!(page.await["data"][0]["n"], 2);
+    listener
+        .send(json!({ "type": "sys:ping", "rid": "end" }))
+        .await;
+    let mut pages = 0;
+    loop {
+        let frame = listener.next().await;
+        if frame["rid"] == "end" {
+            break;
+        }
+        pages += u64::from(frame["type"] == "slow");
+    }
+    // One for the write, and one more where it could be read only after the commit was told.
+    assert!((1..=2).contains(&pages), "{pages} pages for one write");
 }
 
 #[test]

@@ -297,7 +297,8 @@ async fn a_server_that_does_not_answer_is_told_in_time_and_read_again_when_it_do
     let start = Instant::now();
     let asked = (0..6).map(|_| ask(&store, &topic, &all));
     for answer in futures_util::future::join_all(asked).await {
-        assert!(matches!(answer, Err(StoreError::Timeout)), "{answer:?}");
+        let late = matches!(answer, Err(StoreError::Timeout | StoreError::Busy));
+        assert!(late, "{answer:?}");
     }
     assert!(start.elapsed() < Duration::from_secs(7) + STANDSTILL);
     database.sql("ROLLBACK");

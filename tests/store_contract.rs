@@ -357,7 +357,8 @@ async fn waiting_for_a_turn_counts_as_well<H: Home>() {
     let start = Instant::now();
     let asked = (0..20).map(|_| ask(&store, &topic, slow));
     for answer in futures_util::future::join_all(asked).await {
-        assert!(matches!(answer, Err(StoreError::Timeout)), "{answer:?}");
+        let late = matches!(answer, Err(StoreError::Timeout | StoreError::Busy));
+        assert!(late, "{answer:?}");
     }
     assert!(
         start.elapsed() < Duration::from_secs(3) + STANDSTILL,

@@ -43,7 +43,7 @@ pub struct Limits {
     /// Topics that one socket may choose, and filters that it may set. Default 128.
     #[serde(deserialize_with = "within::<1, 10_000, _, _>")]
     pub topics_per_socket: usize,
-    /// Queries over HTTP and NATS under way at once, of all askers together, and as many for rows by their key. Default 256: with two
+    /// Queries over HTTP and NATS under way at once, of all askers together, and as many that are quick. Default 256: with two
     /// connections to the database, half a second of queries of 4 ms.
     #[serde(deserialize_with = "within::<1, 100_000, _, _>")]
     pub requests_running: usize,

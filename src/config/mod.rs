@@ -270,9 +270,9 @@ pub struct Database {
         deserialize_with = "millis::<1_000, 3_600_000, _>"
     )]
     pub takeover: Duration,
-    /// Connections for direct queries, of which the last is kept for what is quick. Default 4: a query is
+    /// Connections for direct queries, of which two are kept for what is quick. Default 5: a query is
     /// processor time, not waiting, so more than the processor's cores bring little but turns for more who ask at once.
-    #[serde(deserialize_with = "within::<2, 64, _, _>")]
+    #[serde(deserialize_with = "within::<3, 64, _, _>")]
     pub read_connections: usize,
 }
 

@@ -72,7 +72,7 @@ fn the_example_says_what_the_documentation_of_the_settings_says() {
     assert_eq!(database.changelog_keep, Duration::from_mins(10));
     assert_eq!(database.changelog_max_rows, 100_000);
     assert_eq!(database.query_timeout, Duration::from_secs(3));
-    assert_eq!(database.read_connections, 4);
+    assert_eq!(database.read_connections, 5);
     assert_eq!(config.bus.keep, Duration::from_hours(24));
     assert_eq!(config.bus.max_bytes, 1024 * 1024 * 1024);
     assert_eq!(config.bus_path(), Path::new("rowcast.db-bus"));

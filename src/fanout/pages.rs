@@ -59,6 +59,8 @@ pub struct Pages {
 #[derive(Debug, Default)]
 struct State {
     stale: BTreeMap<Arc<str>, Stale>,
+    /// Those that are read now, and whether what is read will be pushed, or read again.
+    reading: HashMap<Arc<str>, bool>,
     /// Pages as they were read last, for as long as nothing has touched them since.
     fresh: HashMap<Arc<str>, Fresh>,
     /// Refreshes that all gateways are to be told of, and when each may be: however often one is asked for, they
@@ -177,6 +179,25 @@ impl Pages {
         Some((frame, fresh.read.horizon.clone()))
     }
 
+    /// Has the topic's page pushed as soon as it was read, for somebody who has none. It is read no more often for that:
+    /// false where it was read by now and nothing has touched it since, so that he can be given it
+    /// ([`Self::fresh`]).
+    pub fn owe(&self, topic: &str) -> bool {
+        let Some(topic) = self.page_topic(topic) else {
+            return true;
+        };
+        let mut state = self.lock();
+        if state.fresh.contains_key(&topic.name) {
+            return false;
+        }
+        let is_read = state.reading.get(&topic.name) == Some(&true);
+        if !is_read || state.stale.contains_key(&topic.name) {
+            state.stale.entry(topic.name.clone()).or_default().push = true;
+            self.wakes[&topic.name].notify_one();
+        }
+        true
+    }
+
     fn note(&self, topic: &str, why: Stale) -> bool {
         let topic = self.page_topic(topic);
         if let Some(topic) = topic {
@@ -206,7 +227,17 @@ impl Pages {
     }
 
     fn take(&self, topic: &str) -> Option<Stale> {
-        self.lock().stale.remove(topic)
+        let mut state = self.lock();
+        let (name, stale) = state.stale.remove_entry(topic)?;
+        state.reading.insert(name, stale.push);
+        Some(stale)
+    }
+
+    /// What is read has been pushed: who comes now does not get it so.
+    fn pushed(&self, topic: &str) {
+        if let Some(reading) = self.lock().reading.get_mut(topic) {
+            *reading = false;
+        }
     }
 
     /// Keeps a page that was read, unless it was touched meanwhile.
@@ -339,8 +370,9 @@ impl Reader {
             let Some(stale) = self.pages.take(&self.topic.name) else {
                 continue;
             };
-            let read = push(&self.topic, &stale, &self.queries, &self.ring).await;
+            let read = self.push(&stale).await;
             let pause = self.done(stale, read);
+            self.pages.lock().reading.remove(&self.topic.name);
             tokio::time::sleep(pause).await;
         }
     }
@@ -374,29 +406,27 @@ impl Reader {
             }
         }
     }
-}
 
-/// Reads one page, and appends it if that is news to anybody.
-async fn push(
-    topic: &Arc<Topic>,
-    stale: &Stale,
-    queries: &Queries,
-    ring: &Ring,
-) -> Result<Arc<Snapshot>, ErrorCode> {
-    let select = Select::Page(Params::default());
-    let read = queries.unplaced(topic.clone(), select).await;
-    let read = read.map_err(|failure| failure.code)?;
-    // Of several transactions the page may show some, and is worth sending; of none, it is not.
-    let unseen = stale.unseen(read.horizon.as_ref());
-    let nothing_new = unseen.is_some_and(|unseen| unseen.awaited.len() == stale.awaited.len());
-    if let Some(page) = &read.page
-        && stale.push
-        && (stale.asked || !nothing_new)
-    {
-        let horizon = read.horizon.clone().filter(|_| !stale.asked);
-        ring.append_page(topic.name.clone(), horizon, |cursor| {
-            protocol::page_push(&topic.name, &read.rows, page, cursor, now_ms())
-        });
+    /// Reads the page once, and appends it if that is news to anybody.
+    async fn push(&self, stale: &Stale) -> Result<Arc<Snapshot>, ErrorCode> {
+        let topic = &self.topic;
+        let select = Select::Page(Params::default());
+        let read = self.queries.unplaced(topic.clone(), select).await;
+        let read = read.map_err(|failure| failure.code)?;
+        // Of several transactions the page may show some, and is worth sending; of none, it is not.
+        let unseen = stale.unseen(read.horizon.as_ref());
+        let nothing_new = unseen.is_some_and(|unseen| unseen.awaited.len() == stale.awaited.len());
+        if let Some(page) = &read.page
+            && stale.push
+            && (stale.asked || !nothing_new)
+        {
+            self.pages.pushed(&topic.name);
+            let horizon = read.horizon.clone().filter(|_| !stale.asked);
+            self.ring
+                .append_page(topic.name.clone(), horizon, |cursor| {
+                    protocol::page_push(&topic.name, &read.rows, page, cursor, now_ms())
+                });
+        }
+        Ok(read)
     }
-    Ok(read)
 }

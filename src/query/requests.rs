@@ -1,11 +1,11 @@
-//! Queries without a socket, which no socket's own limits hold: so many may be under way. Rows by their key have
-//! places of their own, for what waits for its turn keeps its place meanwhile.
+//! Queries without a socket, which no socket's own limits hold: so many may be under way. What is quick has
+//! places of its own, for what waits for its turn keeps its place meanwhile.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Queries, is_row};
+use super::{Key, Lane, Queries, Read};
 use crate::{
     protocol::{Failure, Select},
     topic::Topic,
@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Requests {
     unread: Arc<Semaphore>,
-    rows: Arc<Semaphore>,
+    quick: Arc<Semaphore>,
     others: Arc<Semaphore>,
 }
 
@@ -25,7 +25,7 @@ impl Requests {
         let places = || Arc::new(Semaphore::new(places));
         Self {
             unread: places(),
-            rows: places(),
+            quick: places(),
             others: places(),
         }
     }
@@ -36,11 +36,19 @@ impl Queries {
     ///
     /// # Errors
     /// [`TooManyRequests`](crate::protocol::ErrorCode::TooManyRequests) where all such places are taken.
-    pub fn admit(&self, topic: &Topic, select: &Select) -> Result<OwnedSemaphorePermit, Failure> {
+    pub fn admit(
+        &self,
+        topic: &Arc<Topic>,
+        select: &Select,
+    ) -> Result<OwnedSemaphorePermit, Failure> {
+        let read = Read {
+            key: Key::of(topic, select.clone(), true),
+            topic: topic.clone(),
+        };
         let requests = &self.0.requests;
-        self.place(match is_row(topic, select) {
-            true => &requests.rows,
-            false => &requests.others,
+        self.place(match self.lane(&read) {
+            Lane::Rows | Lane::Pages => &requests.quick,
+            Lane::Turns => &requests.others,
         })
     }
 

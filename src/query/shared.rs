@@ -30,6 +30,8 @@ pub struct Key(Arc<Asked>);
 struct Asked {
     /// Of all the rest, which may be long.
     hash: u64,
+    /// Of the topic as its reader sees it.
+    rows: u64,
     topic: Arc<str>,
     seen: Option<Seen>,
     select: Select,
@@ -70,6 +72,7 @@ impl Key {
         static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         let mut asked = Asked {
             hash: 0,
+            rows: 0,
             topic: topic.name.clone(),
             seen: topic.view.as_ref().map(|view| Seen {
                 columns: view.columns.clone(),
@@ -79,7 +82,13 @@ impl Key {
             placed,
         };
         asked.hash = STATE.hash_one(&asked);
+        asked.rows = STATE.hash_one((&asked.topic, &asked.seen));
         Self(Arc::new(asked))
+    }
+
+    /// A number of the topic as its reader sees it, whatever is selected: of nothing else but by a chance of one in 2^64.
+    pub fn rows(&self) -> u64 {
+        self.0.rows
     }
 
     /// What is selected.
@@ -141,6 +150,7 @@ impl Hash for Asked {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self {
             hash: _,
+            rows: _,
             topic,
             seen,
             select,

@@ -70,7 +70,7 @@ async fn a_first_page_needs_no_turn_where_it_was_quick_before() {
         timeout: Duration::from_secs(3600),
         waiting: 100,
         requests: 100,
-        connections: 2,
+        connections: 3,
     };
     let (queries, inbox) = channel(limits, metrics.clone());
     let running = tokio::spawn(run(Paced, inbox, Health::default(), metrics));

@@ -49,13 +49,12 @@ pub struct Turn {
     of: Who,
 }
 
-/// Somebody who waits; when this is dropped he does not any more.
+/// Somebody who waits; when this is dropped he does not any more, and has the same turn if he asks again soon.
 #[derive(Debug)]
 pub struct Standing {
     lines: Arc<Inner>,
     id: u64,
     ask: u64,
-    in_vain: bool,
 }
 
 /// What comes of asking.
@@ -122,12 +121,7 @@ impl Lines {
         self.0.changed.notify_one();
         let lines = self.0.clone();
         Ok(Asked {
-            standing: Some(Standing {
-                lines,
-                id,
-                ask,
-                in_vain: false,
-            }),
+            standing: Some(Standing { lines, id, ask }),
             refused,
         })
     }
@@ -165,11 +159,6 @@ impl Standing {
     pub fn is_called(&self) -> bool {
         self.lines.lock().is_called(self.id)
     }
-
-    /// Waits no longer, but asks again soon: then he stands where he stands now.
-    pub fn give_up(mut self) {
-        self.in_vain = true;
-    }
 }
 
 impl Turn {
@@ -193,7 +182,7 @@ impl Inner {
 
 impl Drop for Standing {
     fn drop(&mut self) {
-        self.lines.lock().leave(self.id, self.ask, self.in_vain);
+        self.lines.lock().leave(self.id, self.ask);
         self.lines.changed.notify_one();
     }
 }

@@ -53,7 +53,8 @@ impl Session {
 
     /// The head is reached: says so where a replay is over, and sends a fresh page of every page
     /// topic. Who returns when nothing has changed since the page was read last gets that one; else
-    /// it is read again, once for all who ask at the time.
+    /// it is read again, once for all who ask at the time, or, where that may take long, comes when the gateway
+    /// has read it.
     pub(super) async fn caught_up(&mut self) -> Result<(), End> {
         self.missed_pages = false;
         self.wire.stand(&self.cursor);
@@ -65,18 +66,26 @@ impl Session {
             if !self.interests.takes(&topic.name) {
                 continue;
             }
-            match self.gateway.pages.fresh(&topic.name, &self.cursor) {
-                Some((frame, horizon)) => {
-                    if let Some(horizon) = horizon {
-                        self.seen.insert(topic.name.clone(), horizon);
-                    }
-                    self.feed(&frame).await?;
+            let fresh = loop {
+                let fresh = self.gateway.pages.fresh(&topic.name, &self.cursor);
+                if fresh.is_some()
+                    || self.gateway.queries.is_at_hand(topic)
+                    || self.gateway.pages.owe(&topic.name)
+                {
+                    break fresh;
                 }
-                None => self.asks.work().queued.push_back(Ask {
+            };
+            if let Some((frame, horizon)) = fresh {
+                if let Some(horizon) = horizon {
+                    self.seen.insert(topic.name.clone(), horizon);
+                }
+                self.feed(&frame).await?;
+            } else if self.gateway.queries.is_at_hand(topic) {
+                self.asks.work().queued.push_back(Ask {
                     fresh_page: true,
                     changes: self.confines.changes,
                     ..Ask::new(topic.clone(), None, Select::Page(Params::default()))
-                }),
+                });
             }
         }
         Ok(())

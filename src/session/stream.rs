@@ -72,10 +72,7 @@ impl Session {
                     tokio::time::sleep(pause(ask.tries)).await;
                 }
                 let topic = ask.topic.clone();
-                let found = match ask.fresh_page {
-                    true => queries.fresh_page(topic).await,
-                    false => queries.snapshot(asker, topic, ask.select.clone()).await,
-                };
+                let found = queries.snapshot(asker, topic, ask.select.clone()).await;
                 (ask, found)
             }));
         }
@@ -97,7 +94,7 @@ impl Session {
             }
             // The client did not ask for a fresh page: it comes as soon as it can be read.
             Err(_) if ask.fresh_page => {
-                self.gateway.pages.touch(&ask.topic.name, None);
+                self.missed_pages |= !self.gateway.pages.owe(&ask.topic.name);
                 Ok(())
             }
             Err(failure) => self.fail(failure.to(ask.rid)).await,

@@ -42,6 +42,9 @@ pub enum StoreError {
     /// The read was stopped after the query timeout.
     #[error("the query took too long")]
     Timeout,
+    /// No connection was free before the query timeout was over: nothing was read.
+    #[error("no connection to the database was free in time")]
+    Busy,
     /// The database, or the topic's table as it is now, cannot be read.
     #[error("the database cannot be read: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -52,7 +55,7 @@ impl From<StoreError> for Failure {
     fn from(err: StoreError) -> Self {
         match err {
             StoreError::BadParam(detail) => Failure::param(detail),
-            StoreError::Timeout => ErrorCode::QueryTimeout.into(),
+            StoreError::Timeout | StoreError::Busy => ErrorCode::QueryTimeout.into(),
             StoreError::Gone(_) | StoreError::Unavailable(_) => ErrorCode::DbUnavailable.into(),
         }
     }
@@ -65,7 +68,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Runs one read of a topic that has a view.
     ///
     /// # Errors
-    /// [`StoreError::BadParam`] is the asker's to mend, `Timeout`, `Gone` and `Unavailable` may pass.
+    /// [`StoreError::BadParam`] is the asker's to mend, `Timeout`, `Busy`, `Gone` and `Unavailable` may pass.
     /// The read never outlasts the configured timeout by more than a few milliseconds.
     ///
     /// # Cancel safety

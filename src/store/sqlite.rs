@@ -73,9 +73,7 @@ impl SqliteStore {
         let deadline = Instant::now() + self.config.timeout;
         let permit = self.permits.clone().acquire_owned();
         let permit = tokio::time::timeout_at(deadline.into(), permit).await;
-        let permit = permit
-            .map_err(|_| StoreError::Timeout)?
-            .map_err(unavailable)?;
+        let permit = permit.map_err(|_| StoreError::Busy)?.map_err(unavailable)?;
         let store = self.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;

@@ -216,7 +216,7 @@ impl JetStreamBus {
         };
         let within = found.iter().filter(|message| message.seq <= stretch.last);
         let letters = within.filter_map(|message| self.delivery(&stretch.epoch, message).1);
-        Ok((letters.collect(), last + 1))
+        Ok((letters.collect(), last.min(stretch.last) + 1))
     }
 
     /// Stores letters, each once.

@@ -2,7 +2,7 @@
 //! for what is slow, whoever gives up and begins at the end again would never have one.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
@@ -17,9 +17,17 @@ const KEPT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Kept {
     room: usize,
-    turns: HashMap<Who, (Instant, u64)>,
+    turns: HashMap<Who, Turn>,
     /// In the order in which they were given up.
-    order: VecDeque<(Instant, Who)>,
+    order: BTreeMap<u64, Who>,
+    given_up: u64,
+}
+
+#[derive(Debug)]
+struct Turn {
+    since: Instant,
+    order: u64,
+    number: u64,
 }
 
 impl Kept {
@@ -28,36 +36,43 @@ impl Kept {
         Self {
             room,
             turns: HashMap::new(),
-            order: VecDeque::new(),
+            order: BTreeMap::new(),
+            given_up: 0,
         }
     }
 
-    /// Keeps the turn of somebody who waits no longer.
-    pub fn keep(&mut self, who: Who, turn: u64) {
-        let now = Instant::now();
-        self.turns.insert(who.clone(), (now, turn));
-        self.order.push_back((now, who));
-        self.clear();
+    /// Keeps the turn of that number for somebody who waits no longer.
+    pub fn keep(&mut self, who: Who, number: u64) {
+        self.take(&who);
+        self.given_up += 1;
+        let turn = Turn {
+            since: Instant::now(),
+            order: self.given_up,
+            number,
+        };
+        self.order.insert(turn.order, who.clone());
+        self.turns.insert(who, turn);
+        while self.order.len() > self.room {
+            self.let_go_first();
+        }
     }
 
     /// The turn of somebody who asks again; it is kept no longer.
     pub fn take(&mut self, who: &Who) -> Option<u64> {
-        self.clear();
-        self.turns.remove(who).map(|(_, turn)| turn)
+        let is_over = |turn: &Turn| turn.since.elapsed() >= KEPT;
+        while let Some((_, first)) = self.order.first_key_value()
+            && self.turns.get(first).is_none_or(is_over)
+        {
+            self.let_go_first();
+        }
+        let turn = self.turns.remove(who)?;
+        self.order.remove(&turn.order);
+        Some(turn.number)
     }
 
-    /// Lets go what is too old, or too much.
-    fn clear(&mut self) {
-        let is_over = |(since, _): &(Instant, Who)| since.elapsed() >= KEPT;
-        while self.order.len() > self.room || self.order.front().is_some_and(is_over) {
-            let Some((since, who)) = self.order.pop_front() else {
-                return;
-            };
-            // He may have come again since, and have waited in vain again.
-            if self.turns.get(&who).is_some_and(|(kept, _)| *kept == since) {
-                self.turns.remove(&who);
-            }
-        }
+    fn let_go_first(&mut self) {
+        let first = self.order.pop_first();
+        first.map(|(_, who)| self.turns.remove(&who));
     }
 }
 
@@ -72,7 +87,12 @@ mod tests {
         kept.keep(one.clone(), 1);
         assert_eq!(kept.take(&one), Some(1));
         assert_eq!(kept.take(&one), None);
+        // Who has one has no other besides, however often he gives up.
+        for _ in 0..10 {
+            kept.keep(two.clone(), 2);
+        }
         kept.keep(one.clone(), 1);
+        assert_eq!(kept.take(&two), Some(2));
         kept.keep(two.clone(), 2);
         kept.keep(three.clone(), 3);
         assert_eq!([&one, &three].map(|who| kept.take(who)), [None, Some(3)]);

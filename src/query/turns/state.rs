@@ -18,6 +18,10 @@ pub struct Limits {
     pub of_one: usize,
 }
 
+/// So many of the longest lines are looked through for a read that may go: it is found in the first one, but where others
+/// have seen to it that they want all that is in there, too.
+const CANDIDATES: usize = 32;
+
 /// All lines.
 #[derive(Debug)]
 pub struct State {
@@ -180,8 +184,8 @@ impl State {
         replies.map(|(_, reply)| reply).collect()
     }
 
-    /// Somebody waits no longer; whether in vain, so that his turn is kept for him.
-    pub fn leave(&mut self, id: u64, ask: u64, in_vain: bool) {
+    /// Somebody waits no longer; if it was in vain, his turn is kept for him.
+    pub fn leave(&mut self, id: u64, ask: u64) {
         let Some(wanted) = self.wanted.get_mut(&id) else {
             return;
         };
@@ -201,8 +205,7 @@ impl State {
         if wanted.askers.is_empty() {
             self.forget(id);
         }
-        if in_vain
-            && let Some(line) = self.lines.get(&who)
+        if let Some(line) = self.lines.get(&who)
             && line.places.len() == 1
         {
             self.kept.keep(who.clone(), line.at);
@@ -224,7 +227,7 @@ impl State {
             .rev()
             .map(|((length, _), who)| (*length, who));
         let mut long = longest.take_while(|(length, _)| *length > spared);
-        let id = long.find_map(|(least, who)| {
+        let id = long.by_ref().take(CANDIDATES).find_map(|(least, who)| {
             let places = &self.lines.get(who)?.places;
             let wanters = |id: &u64| self.wanted.get(id).map_or(0, |wanted| wanted.by.len());
             let goes = |id: &u64| {

@@ -75,7 +75,7 @@ impl Sessions {
             // Sessions are busy, or one is being made and the server does not answer: only in the
             // latter case is there room for another.
             Err(_) | Ok(Err(PoolError::Timeout(TimeoutType::Wait))) if self.is_busy() => {
-                Err(StoreError::Timeout)
+                Err(StoreError::Busy)
             }
             Err(_) | Ok(Err(PoolError::Timeout(_))) => {
                 Err(unavailable("the server does not answer"))
