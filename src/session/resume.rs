@@ -1,6 +1,8 @@
 //! Who returns, or has fallen behind the ring: whether what follows a cursor can be had, and the
 //! pages that no replay brings.
 
+use std::sync::Arc;
+
 use super::{Ask, End, Session};
 use crate::{
     fanout::Missing,
@@ -8,7 +10,7 @@ use crate::{
     protocol::{self, Params, Select},
     ring::Seek,
     sabotage::{self, Fault},
-    topic::Push,
+    topic::{Push, Topic},
 };
 
 impl Session {
@@ -66,28 +68,31 @@ impl Session {
             if !self.interests.takes(&topic.name) {
                 continue;
             }
-            let fresh = loop {
-                let fresh = self.gateway.pages.fresh(&topic.name, &self.cursor);
-                if fresh.is_some()
-                    || self.gateway.queries.is_at_hand(topic)
-                    || self.gateway.pages.owe(&topic.name)
-                {
-                    break fresh;
-                }
-            };
-            if let Some((frame, horizon)) = fresh {
+            self.page(topic).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a topic's page, or sees to it that it comes.
+    async fn page(&mut self, topic: &Arc<Topic>) -> Result<(), End> {
+        loop {
+            if let Some((frame, horizon)) = self.gateway.pages.fresh(&topic.name, &self.cursor) {
                 if let Some(horizon) = horizon {
                     self.seen.insert(topic.name.clone(), horizon);
                 }
-                self.feed(&frame).await?;
-            } else if self.gateway.queries.is_at_hand(topic) {
+                return self.feed(&frame).await;
+            }
+            if self.gateway.queries.is_at_hand(topic) {
                 self.asks.work().queued.push_back(Ask {
                     fresh_page: true,
                     changes: self.confines.changes,
                     ..Ask::new(topic.clone(), None, Select::Page(Params::default()))
                 });
+                return Ok(());
+            }
+            if self.gateway.pages.owe(&topic.name) {
+                return Ok(());
             }
         }
-        Ok(())
     }
 }
