@@ -289,7 +289,7 @@ async fn who_asks_while_others_have_all_places_has_the_next() {
     };
     let asked = join_all([asked(3, 1), asked(5, 3)]).await;
     assert!(
-        asked.iter().all(|answered| *answered >= 10),
+        asked.iter().all(|answered| *answered >= 9),
         "{asked:?} of 12"
     );
 }
@@ -388,7 +388,7 @@ key = [\"id\"]
     let since = page.await["cursor"].as_str().unwrap().to_owned();
     write(2);
     let mut pace = interval(Duration::from_millis(150));
-    for _ in 0..20 {
+    for _ in 0..40 {
         pace.tick().await;
         drop(server.socket(&format!("types=slow&since={since}")).await);
     }
@@ -406,8 +406,8 @@ key = [\"id\"]
         }
         pages += u64::from(frame["type"] == "slow");
     }
-    // One for the write, and one more where it could be read only after the commit was told.
-    assert!((1..=2).contains(&pages), "{pages} pages for one write");
+    // One for the write, and others where it was read before the commit was visible: not one for each time.
+    assert!((1..=3).contains(&pages), "{pages} pages for one write");
 }
 
 #[test]
