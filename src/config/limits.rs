@@ -47,7 +47,7 @@ pub struct Limits {
     /// connections to the database, half a second of queries of 4 ms.
     #[serde(deserialize_with = "within::<1, 100_000, _, _>")]
     pub requests_running: usize,
-    /// Of these for one identity. Default 64: a quarter, so that no three together have them all.
+    /// Of these for one identity, or else one address. Default 64: a quarter, so that no three together have them all.
     #[serde(deserialize_with = "within::<1, 100_000, _, _>")]
     pub requests_per_identity: usize,
     /// Requests over HTTP that reach the database or the bus, and queries over NATS, of one asker in a second: by

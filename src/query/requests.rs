@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Key, Lane, Queries, Read};
+use super::{Queries, is_first_page, is_row};
 use crate::{
     protocol::{Failure, Select},
     topic::Topic,
@@ -36,19 +36,12 @@ impl Queries {
     ///
     /// # Errors
     /// [`TooManyRequests`](crate::protocol::ErrorCode::TooManyRequests) where all such places are taken.
-    pub fn admit(
-        &self,
-        topic: &Arc<Topic>,
-        select: &Select,
-    ) -> Result<OwnedSemaphorePermit, Failure> {
-        let read = Read {
-            key: Key::of(topic, select.clone(), true),
-            topic: topic.clone(),
-        };
+    pub fn admit(&self, topic: &Topic, select: &Select) -> Result<OwnedSemaphorePermit, Failure> {
+        let is_quick = is_row(topic, select) || (is_first_page(select) && self.is_at_hand(topic));
         let requests = &self.0.requests;
-        self.place(match self.lane(&read) {
-            Lane::Rows | Lane::Pages => &requests.quick,
-            Lane::Turns => &requests.others,
+        self.place(match is_quick {
+            true => &requests.quick,
+            false => &requests.others,
         })
     }
 

@@ -2,8 +2,9 @@
 //! turns, a read each. Nobody waits behind what somebody else has piled up, and nobody has all places at once. A read
 //! that several want stands in the lines of all of them, and is read once, when the first of them has his turn.
 //!
-//! Nothing stands here for who has gone: whoever asks holds a [`Standing`], and with it goes all that is his. So there
-//! is no more here than is being waited for, which is bounded where it is asked for.
+//! Nobody stands here who has gone: whoever asks holds a [`Standing`], and with it goes all that is his but the number of
+//! his turn, which a bounded number of those who have gone keep for some seconds. So there is no more here than is
+//! being waited for, which is bounded where it is asked for.
 
 mod kept;
 mod state;
